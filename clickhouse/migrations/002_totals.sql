@@ -1,0 +1,37 @@
+-- The totals: facts summed per hour and lane, as absolute values after block `version`; never added to.
+--
+-- Writing a row again, or an older one late, changes nothing: the highest version stays. An org lives in one
+-- partition of usage.priced, so its versions are comparable. The named quantities stand in the same row, in arrays
+-- sorted by (meter, name), so that one row is one atomic state of its lane.
+CREATE TABLE IF NOT EXISTS totals_rows
+(
+    org LowCardinality(String),
+    hour DateTime('UTC'),
+    project LowCardinality(String),
+    api_key LowCardinality(String),
+    environment LowCardinality(String),
+    `user` LowCardinality(String),
+    operation LowCardinality(String),
+    provider LowCardinality(String),
+    model LowCardinality(String),
+    requests UInt64,
+    ok UInt64,
+    failed UInt64,
+    unpriced UInt64,
+    cost Decimal(38, 12),
+    failed_cost Decimal(38, 12),
+    newest_time DateTime64(6, 'UTC'),
+    meters Array(LowCardinality(String)),
+    names Array(LowCardinality(String)),
+    quantities Array(Decimal(38, 12)),
+    billed_quantities Array(Decimal(38, 12)),
+    costs Array(Nullable(Decimal(38, 12))),
+    unpriced_events Array(UInt64),
+    block_partition Int32,
+    version UInt64
+)
+ENGINE = ReplacingMergeTree(version)
+PARTITION BY toYYYYMM(hour)
+PRIMARY KEY (org, hour)
+ORDER BY (org, hour, project, api_key, environment, `user`, operation, provider, model)
+COMMENT 'Absolute hourly totals by lane; the highest version stays. Read the views totals_hourly and quantities_hourly.';
