@@ -1,0 +1,404 @@
+"""One way to Kafka for every command: how to log in, what its errors mean to a person, where the log ends.
+
+Every coroutine here takes the settings and either answers or raises one of ours (schemas/errors.py) with one sentence
+that names the address. Records of aborted transactions do not count: all reading is ``read_committed``, and an end is
+the last stable offset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import errors as kafka
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import collect_hosts, create_conn
+
+from schemas.errors import BrokerUnavailable, WrongUse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+
+    from tally.settings import Settings
+
+Answer = TypeVar("Answer")
+
+READ_COMMITTED: Final = "read_committed"
+REQUEST_SECONDS_MAX: Final = 30.0
+COORDINATOR_SECONDS_MAX: Final = 15.0
+
+REFUSALS: Final = (
+    kafka.TopicAuthorizationFailedError,
+    kafka.GroupAuthorizationFailedError,
+    kafka.ClusterAuthorizationFailedError,
+    kafka.TransactionalIdAuthorizationFailed,
+)
+LOGIN_REFUSALS: Final = (
+    kafka.AuthenticationFailedError,
+    kafka.AuthenticationMethodNotSupported,
+    kafka.UnsupportedSaslMechanismError,
+    kafka.SaslAuthenticationFailed,
+)
+
+
+def client_settings(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments for any aiokafka client: address, login, and TLS with certificates verified.
+
+    Raises:
+        WrongUse: the address is not host:port, or a PEM file can't be used.
+    """
+    return {
+        "bootstrap_servers": _bootstrap_servers(settings),
+        "security_protocol": settings.kafka_security_protocol,
+        "ssl_context": ssl_context(settings),
+        **_sasl(settings),
+    }
+
+
+def broker_credentials(settings: Settings) -> Any:  # noqa: ANN401 -- Faust has no types for mypy
+    """The same login as Faust wants it (``broker_credentials``); None when there is neither TLS nor SASL."""
+    from faust.auth import SASLCredentials, SSLCredentials  # noqa: PLC0415 -- Faust takes half a second to import
+
+    context = ssl_context(settings)
+    if settings.kafka_security_protocol.startswith("SASL"):
+        sasl = _sasl(settings)
+        return SASLCredentials(
+            username=sasl["sasl_plain_username"],
+            password=sasl["sasl_plain_password"],
+            mechanism=sasl["sasl_mechanism"],
+            ssl_context=context,
+        )
+    return None if context is None else SSLCredentials(context)
+
+
+def ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    """TLS as the protocol asks for it: the server's certificate and name are always verified."""
+    if not settings.kafka_security_protocol.endswith("SSL"):
+        return None
+    cafile, certfile, keyfile = settings.kafka_ssl_cafile, settings.kafka_ssl_certfile, settings.kafka_ssl_keyfile
+    password = settings.kafka_ssl_password
+    try:
+        context = ssl.create_default_context(cafile=None if cafile is None else str(cafile))
+    except (OSError, ssl.SSLError) as error:
+        raise WrongUse(f"TALLY_KAFKA_SSL_CAFILE ({cafile}) can't be used: {_reason(error)}.") from error
+    if certfile is None:
+        return context
+    try:
+        # An empty password keeps OpenSSL from asking for one on the terminal.
+        secret = "" if password is None else password.get_secret_value()
+        context.load_cert_chain(certfile, keyfile, password=secret)
+    except (OSError, ssl.SSLError) as error:
+        raise WrongUse(
+            f"TALLY_KAFKA_SSL_CERTFILE ({certfile}) and TALLY_KAFKA_SSL_KEYFILE ({keyfile}) can't be used: "
+            f"{_reason(error)}."
+        ) from error
+    return context
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or getattr(error, "reason", None) or error)
+
+
+def _sasl(settings: Settings) -> dict[str, str]:
+    if not settings.kafka_security_protocol.startswith("SASL"):
+        return {}
+    password = settings.kafka_sasl_password
+    mechanism = (settings.kafka_sasl_mechanism or "").upper()
+    if mechanism not in {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}:
+        raise WrongUse("TALLY_KAFKA_SASL_MECHANISM must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.")
+    return {
+        "sasl_mechanism": mechanism,
+        "sasl_plain_username": settings.kafka_sasl_username or "",
+        "sasl_plain_password": "" if password is None else password.get_secret_value(),
+    }
+
+
+def _bootstrap_servers(settings: Settings) -> list[str]:
+    servers = [server.strip() for server in settings.kafka_bootstrap.split(",")]
+    try:
+        usable = all(servers) and collect_hosts(servers)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise WrongUse(
+            f"TALLY_KAFKA_BOOTSTRAP is not usable ({settings.kafka_bootstrap}): it must look like 127.0.0.1:9092, "
+            "several separated by commas."
+        )
+    return servers
+
+
+def run(settings: Settings, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Runs one piece of Kafka work to its end; what goes wrong becomes one of our errors."""
+    quiet()
+    with broker_errors(settings):
+        return asyncio.run(work)
+
+
+def quiet() -> None:
+    """Aiokafka logs each failed attempt with a stack trace; ours is the one sentence that is printed."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
+
+
+@contextmanager
+def broker_errors(settings: Settings) -> Iterator[None]:
+    """Turns what aiokafka raises into WrongUse (do not repeat) or BrokerUnavailable (wait, repeat), cause kept."""
+    address = settings.kafka_bootstrap
+    try:
+        yield
+    except LOGIN_REFUSALS as error:
+        raise WrongUse(
+            f"Kafka at {address} refuses the login ({_name(error)}): check TALLY_KAFKA_SECURITY_PROTOCOL and "
+            "TALLY_KAFKA_SASL_*."
+        ) from error
+    except REFUSALS as error:
+        raise WrongUse(
+            f"Kafka at {address} does not allow this ({_name(error)}): give the user the right to do it."
+        ) from error
+    except (kafka.UnknownTopicOrPartitionError, kafka.InvalidTopicError) as error:
+        raise WrongUse(f"Kafka at {address} does not have the topics: run `tally migrate` first.") from error
+    except ssl.SSLCertVerificationError as error:
+        raise WrongUse(
+            f"Kafka at {address} shows a certificate that can't be verified ({error.verify_message}): correct "
+            "TALLY_KAFKA_SSL_CAFILE or the host name in TALLY_KAFKA_BOOTSTRAP."
+        ) from error
+    except kafka.ProducerFenced:
+        raise
+    except (kafka.KafkaError, TimeoutError, OSError) as error:
+        raise BrokerUnavailable(
+            f"Kafka at {address} can't be reached ({_name(error)}): start it (`tally broker`) or correct "
+            "TALLY_KAFKA_BOOTSTRAP."
+        ) from error
+
+
+def _name(error: BaseException) -> str:
+    """Why, in few words: a system's own message, else the protocol's name for it."""
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    if isinstance(error, OSError) and error.errno:
+        # asyncio writes the address into strerror; a name that can't be resolved has a number of its own (negative).
+        return (os.strerror(error.errno) if error.errno > 0 else error.strerror or "").lower()
+    return type(error).__name__.removesuffix("Error")
+
+
+async def start(client: Any, settings: Settings) -> None:  # noqa: ANN401 -- any aiokafka client
+    """Starts an aiokafka client within ``connect_seconds``, or closes it and raises why the broker said no."""
+    try:
+        async with asyncio.timeout(settings.connect_seconds):
+            await client.start()
+    except BaseException:
+        await close(client)
+        await _raise_cause(settings)
+        raise
+
+
+async def close(client: Any) -> None:  # noqa: ANN401 -- any aiokafka client
+    """Closes an aiokafka client of either naming."""
+    await (client.stop() if hasattr(client, "stop") else client.close())
+
+
+async def _raise_cause(settings: Settings) -> None:
+    """Aiokafka drops the reason why a bootstrap failed: asks each address once more, and raises the first reason."""
+    login = client_settings(settings)
+    hosts = collect_hosts(login.pop("bootstrap_servers"))
+    async with asyncio.timeout(settings.connect_seconds):
+        for host, port, _ in hosts:
+            connection = await create_conn(
+                host, port, client_id="tally", request_timeout_ms=int(settings.connect_seconds * 1000), **login
+            )
+            connection.close()
+
+
+@asynccontextmanager
+async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client, closed at the end."""
+    client = AIOKafkaAdminClient(**client_settings(settings), request_timeout_ms=int(REQUEST_SECONDS_MAX * 1000))
+    await start(client, settings)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def reader(settings: Settings, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:  # noqa: ANN401
+    """A started consumer without a group that sees committed records only; nothing it does moves an offset."""
+    client = AIOKafkaConsumer(
+        **client_settings(settings),
+        group_id=None,
+        enable_auto_commit=False,
+        isolation_level=READ_COMMITTED,
+        auto_offset_reset="earliest",
+        request_timeout_ms=int(REQUEST_SECONDS_MAX * 1000),
+        **options,
+    )
+    await start(client, settings)
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+async def partitions(client: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, list[int]]:
+    """The partition numbers of each topic, ascending; a topic that does not exist has none."""
+    wanted = list(topics)
+    described = await client.describe_topics(wanted)
+    found = {topic["topic"]: sorted(part["partition"] for part in topic["partitions"]) for topic in described}
+    return {topic: found.get(topic, []) for topic in wanted}
+
+
+def missing_topic(settings: Settings, topic: str) -> WrongUse:
+    """The sentence for a topic that is not there."""
+    return WrongUse(f"Kafka at {settings.kafka_bootstrap} has no topic {topic}: run `tally migrate` first.")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPosition:
+    """Where a partition begins and ends, and up to where the group has finished it (never committed: its begin)."""
+
+    begin: int
+    end: int
+    committed: int
+
+
+async def group_positions(settings: Settings, topics: Sequence[str]) -> dict[TopicPartition, GroupPosition]:
+    """Begin, end and the group's committed offset of every partition of these topics.
+
+    Raises:
+        WrongUse: a topic does not exist.
+    """
+    async with admin(settings) as client, reader(settings) as consumer:
+        return await _group_positions(settings, client, consumer, topics)
+
+
+async def _group_positions(
+    settings: Settings, client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, topics: Sequence[str]
+) -> dict[TopicPartition, GroupPosition]:
+    by_topic = await partitions(client, topics)
+    for topic, numbers in by_topic.items():
+        if not numbers:
+            raise missing_topic(settings, topic)
+    wanted = [TopicPartition(topic, number) for topic, numbers in by_topic.items() for number in numbers]
+    # Committed first, ends last: the lag may come out too large for a moment, never too small.
+    committed = await committed_offsets(client, settings.app_id, wanted)
+    begins = await consumer.beginning_offsets(wanted)
+    ends = await consumer.end_offsets(wanted)
+    return {
+        partition: GroupPosition(
+            begin=begins[partition],
+            end=ends[partition],
+            committed=committed.get(partition, begins[partition]),
+        )
+        for partition in wanted
+    }
+
+
+async def committed_offsets(
+    client: AIOKafkaAdminClient, group: str, wanted: Sequence[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """The group's committed offsets (the next one to be read); a partition without a commit is left out."""
+    coordinator = await group_coordinator(client, group)
+    found = await client.list_consumer_group_offsets(group, coordinator, partitions=list(wanted))
+    return {partition: entry.offset for partition, entry in found.items() if entry.offset >= 0}
+
+
+async def group_coordinator(client: AIOKafkaAdminClient, group: str) -> int:
+    """The node that keeps the group's offsets; a cluster that never had a group makes one up in a moment."""
+    deadline = asyncio.get_running_loop().time() + COORDINATOR_SECONDS_MAX
+    while True:
+        try:
+            return int(await client.find_coordinator(group))
+        except kafka.GroupCoordinatorNotAvailableError:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+
+
+async def _lag(settings: Settings) -> dict[str, dict[int, int]]:
+    topics = [settings.topics.events, settings.topics.priced]
+    answer: dict[str, dict[int, int]] = {topic: {} for topic in topics}
+    for partition, position in (await group_positions(settings, topics)).items():
+        answer[partition.topic][partition.partition] = max(0, position.end - max(position.committed, position.begin))
+    return answer
+
+
+def lag(settings: Settings) -> dict[str, dict[int, int]]:
+    """Records that the group has not finished, by topic and partition of ``usage.events`` and ``usage.priced``.
+
+    A transaction marker counts as a record until the group moves over it.
+
+    Raises:
+        BrokerUnavailable: Kafka can't be reached.
+        WrongUse: a topic does not exist.
+    """
+    return run(settings, _lag(settings))
+
+
+def total_lag(settings: Settings) -> int | None:
+    """All of ``lag`` in one number; None when Kafka can't be asked, so that a report can say "unknown"."""
+    try:
+        by_topic = lag(settings)
+    except (BrokerUnavailable, WrongUse):
+        return None
+    return sum(sum(by_partition.values()) for by_partition in by_topic.values())
+
+
+async def readable_offsets(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, spans: Iterable[tuple[int, int]]
+) -> list[int]:
+    """The offsets within half-open spans that hold a record; markers and aborted records hold none, nor do holes."""
+    consumer.assign([partition])
+    begin = (await consumer.beginning_offsets([partition]))[partition]
+    end = (await consumer.end_offsets([partition]))[partition]
+    found: list[int] = []
+    for start_offset, stop in spans:
+        first, last = max(start_offset, begin), min(stop, end)
+        if first >= last:
+            continue
+        consumer.seek(partition, first)
+        while await consumer.position(partition) < last:
+            batch = await consumer.getmany(partition, timeout_ms=1_000)
+            found += [record.offset for record in batch.get(partition, ()) if first <= record.offset < last]
+    return found
+
+
+class LogView:
+    """What the audit asks Kafka: how far the group is, where the log begins and ends, which offsets hold a record.
+
+    Each question opens its own connection; nothing it does moves an offset.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def positions(self, topic: str) -> dict[int, GroupPosition]:
+        """Begin, end and committed offset by partition. Raises WrongUse when the topic does not exist."""
+        found = run(self._settings, group_positions(self._settings, [topic]))
+        return {partition.partition: position for partition, position in found.items()}
+
+    def held(self, topic: str, spans: Mapping[int, Sequence[tuple[int, int]]]) -> dict[int, list[int]]:
+        """Which offsets of these half-open spans, by partition, Kafka holds as committed records."""
+        return run(self._settings, self._held(topic, spans))
+
+    async def _held(self, topic: str, spans: Mapping[int, Sequence[tuple[int, int]]]) -> dict[int, list[int]]:
+        async with reader(self._settings) as consumer:
+            return {
+                number: await readable_offsets(consumer, TopicPartition(topic, number), wanted)
+                for number, wanted in spans.items()
+            }
+
+    def live_members(self) -> list[str]:
+        """The client ids of the group's live members; empty when the group is stopped or was never there."""
+        return run(self._settings, self._live_members())
+
+    async def _live_members(self) -> list[str]:
+        async with admin(self._settings) as client:
+            group = self._settings.app_id
+            answers = await client.describe_consumer_groups([group], await group_coordinator(client, group))
+            groups = [found for answer in answers for found in answer.to_object()["groups"]]
+            return sorted(member["client_id"] for found in groups for member in found["members"])
