@@ -10,9 +10,13 @@ Times are UTC microseconds; money and quantities are ``Decimal(38, 12)``, never 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import polars as pl
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 DECIMAL: Final = pl.Decimal(38, 12)
 INSTANT: Final = pl.Datetime("us", "UTC")
@@ -100,3 +104,8 @@ class PricedBatch:
     events: pl.DataFrame  # PRICED_EVENTS
     lines: pl.DataFrame  # LINES, ascending by row
     kinds: pl.DataFrame  # KINDS
+
+    def line_offsets(self) -> NDArray[np.int32]:
+        """Where each event's lines begin, and behind the last one: Arrow's list offsets, events.height + 1 of them."""
+        rows = self.lines.get_column("row").to_numpy()
+        return np.searchsorted(rows, np.arange(self.events.height + 1)).astype(np.int32)

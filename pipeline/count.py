@@ -1,0 +1,241 @@
+"""Count: the whole way of a run of blocks [n … m] of one partition, as a list of steps that somebody else carries out.
+
+``count`` is a generator: it yields what must be asked of the store and what must be written, in the one order in
+which a crash between any two steps is harmless, and it is sent the answers. It touches nothing itself, so the agent,
+the executable specification (pipeline/replay.py) and the crash simulator in the tests drive the very same code.
+
+    identities before n  →  dedupe (questions to the store carry ``block < n``)  →  facts  →  repeats  →  conflicts
+    →  fold on a copy  →  [judge's place: alert transitions, stored, published]  →  totals at version m  →  new state
+
+The state is handed back at the end, after every write succeeded; a crash before that leaves the old state untouched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from pipeline.block import Block, decode_blocks
+from pipeline.dedupe import dedupe
+from pipeline.fold import fold
+from pipeline.identities import Identities, Segment, identity_hashes
+from pipeline.route import take
+from schemas.counted import HOUR, LANE, TOTALS
+from schemas.errors import StoreUnavailable
+from schemas.frames import PricedBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from datetime import timedelta
+
+    from numpy.typing import NDArray
+
+#: How often the store is asked again for a fact that it acknowledged and does not show, before the worker gives up.
+ASK_AGAIN_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class CountLimits:
+    """What the memory of one partition may hold, and for how long an identity counts as taken."""
+
+    horizon: timedelta
+    identities_max: int = 40_000_000
+    totals_rows_max: int = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """What is remembered of one partition as of ``next_block``; a cache of the store and nothing else.
+
+    ``totals`` (TOTALS) is complete for every (org, hour) in ``loaded``: a lane of such a pair that is not in it is
+    truly zero. A pair that is not in ``loaded`` is asked from the store, never taken as zero.
+    """
+
+    partition: int
+    next_block: int
+    identities: Identities
+    totals: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TOTALS))
+    loaded: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"org": pl.String, "hour": HOUR}))
+
+
+@dataclass(frozen=True, slots=True)
+class AskIdentities:
+    """The hashes of facts of blocks < ``before`` within the horizon, newest blocks first up to ``limit``.
+
+    Answer: ``IdentitiesAnswer``.
+    """
+
+    partition: int
+    before: int
+    horizon: timedelta
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdentitiesAnswer:
+    """``hashes`` cover every fact of blocks in [``covered_from``, before) that is younger than the horizon."""
+
+    hashes: NDArray[np.uint64]
+    covered_from: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskKnown:
+    """The facts of blocks < ``before`` with one of these hashes. Answer: a frame of KNOWN.
+
+    ``orgs`` and ``times`` are those of the events asked for: a true duplicate has its original's, which is the fast
+    way to it; a conflict may not, so the answer must not depend on them.
+    """
+
+    partition: int
+    before: int
+    hashes: NDArray[np.uint64]
+    orgs: pl.Series
+    times: pl.Series
+
+
+@dataclass(frozen=True, slots=True)
+class AskTotals:
+    """The totals of these (org, hour) pairs as they were before block ``before``. Answer: a frame of TOTALS."""
+
+    partition: int
+    before: int
+    pairs: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class InsertFacts:
+    """New facts with their identity hashes, to be acknowledged by the store."""
+
+    facts: PricedBatch
+    hashes: NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class InsertRepeats:
+    """Duplicates and conflicts (REPEATS), to be acknowledged by the store."""
+
+    repeats: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class PublishConflicts:
+    """Conflicts (REPEATS) for ``usage.rejected``, stored and published; their winner is settled."""
+
+    conflicts: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class InsertTotals:
+    """Touched totals (TOTALS) at the version of the last block."""
+
+    totals: pl.DataFrame
+
+
+Step = AskIdentities | AskKnown | AskTotals | InsertFacts | InsertRepeats | PublishConflicts | InsertTotals
+
+
+def fresh(partition: int, *, next_block: int, limits: CountLimits) -> PartitionState:
+    """A state that remembers nothing yet; ``count`` restores it from the store as it was before ``next_block``."""
+    return PartitionState(partition, next_block, Identities(limits.identities_max, covered_from=-1))
+
+
+def count(
+    state: PartitionState, blocks: Sequence[Block], *, limits: CountLimits
+) -> Generator[Step, Any, tuple[PartitionState, Counted]]:
+    """Counts whole blocks that follow the state without a gap; gives the state after them and what came of them."""
+    n, m = blocks[0].offset, blocks[-1].offset
+    assert n >= state.next_block, "blocks before the state's position"  # noqa: S101 -- a programmer's mistake
+    if state.identities.covered_from < 0:
+        identities = yield from _restored(state, before=n, limits=limits)
+        state = replace(state, identities=identities)
+    batch = decode_blocks([block for block in blocks if not block.control])
+    hashes = identity_hashes(batch.events)
+    remembered = state.identities.contain(hashes)
+    # Older facts than memory covers can only be ruled out by the store.
+    suspects = remembered if state.identities.covered_from == 0 else np.ones(len(hashes), dtype=np.bool_)
+    known = yield from _known(batch, hashes, suspects, remembered, partition=state.partition, before=n)
+    decision = dedupe(batch, hashes=hashes, suspects=suspects, known=known, horizon=limits.horizon)
+    facts, new_hashes = take(batch, decision.new), hashes[decision.new]
+
+    yield InsertFacts(facts, new_hashes)
+    yield InsertRepeats(decision.repeats)
+    yield PublishConflicts(decision.repeats.filter(pl.col("kind") == "conflict"))
+
+    totals, loaded = state.totals, state.loaded
+    if facts.events.height:
+        pairs = _pairs(facts)
+        missing = pairs.join(loaded, on=["org", "hour"], how="anti")
+        if missing.height:
+            totals = pl.concat([totals, (yield AskTotals(state.partition, n, missing))])
+            loaded = pl.concat([loaded, missing])
+        touched = fold(facts, before=totals, version=m, block_partition=state.partition)
+        totals = _replaced(totals, touched)
+    else:
+        touched = pl.DataFrame(schema=TOTALS)
+    yield InsertTotals(touched)
+
+    totals, loaded = _within_limit(totals, loaded, rows_max=limits.totals_rows_max)
+    after = PartitionState(
+        state.partition, m + 1, state.identities.with_counted(new_hashes, last_block=m), totals, loaded
+    )
+    return after, Counted(facts, decision.repeats, decision.replays, batch.events.height)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What came of a run of blocks: for metrics, logs and the executable specification."""
+
+    facts: PricedBatch
+    repeats: pl.DataFrame
+    replays: int
+    events: int
+
+
+def _restored(state: PartitionState, *, before: int, limits: CountLimits) -> Generator[Step, Any, Identities]:
+    answer: IdentitiesAnswer = yield AskIdentities(state.partition, before, limits.horizon, limits.identities_max)
+    segments = (Segment(np.sort(answer.hashes), before - 1),) if len(answer.hashes) else ()
+    return Identities(limits.identities_max, segments, answer.covered_from)
+
+
+def _known(
+    batch: PricedBatch,
+    hashes: NDArray[np.uint64],
+    suspects: NDArray[np.bool_],
+    remembered: NDArray[np.bool_],
+    *,
+    partition: int,
+    before: int,
+) -> Generator[Step, Any, pl.DataFrame]:
+    """The store's facts that the suspects may repeat. A remembered hash without an answer is asked again: the store
+    acknowledged that fact, so not seeing it means that the answer is not to be trusted yet.
+    """
+    asked = batch.events.filter(pl.Series(suspects))
+    for _ in range(ASK_AGAIN_MAX):
+        question = AskKnown(partition, before, hashes[suspects], asked.get_column("org"), asked.get_column("time"))
+        known: pl.DataFrame = yield question
+        if np.isin(hashes[remembered], known.get_column("identity_hash").to_numpy()).all():
+            return known
+    raise StoreUnavailable(
+        "The store does not show facts that it acknowledged: check that reads go to the replica that is written to."
+    )
+
+
+def _pairs(facts: PricedBatch) -> pl.DataFrame:
+    return facts.events.select("org", pl.col("time").dt.truncate("1h").alias("hour")).unique().sort("org", "hour")
+
+
+def _replaced(totals: pl.DataFrame, touched: pl.DataFrame) -> pl.DataFrame:
+    return pl.concat([totals.join(touched, on=list(LANE), how="anti"), touched])
+
+
+def _within_limit(totals: pl.DataFrame, loaded: pl.DataFrame, *, rows_max: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Forgets whole hours, oldest first, until the limit holds; what is forgotten is asked again when touched."""
+    if totals.height <= rows_max:
+        return totals, loaded
+    by_hour = totals.group_by("hour").len().sort("hour", descending=True)
+    kept = by_hour.filter(pl.col("len").cum_sum() <= rows_max).get_column("hour").implode()
+    return totals.filter(pl.col("hour").is_in(kept)), loaded.filter(pl.col("hour").is_in(kept))
