@@ -140,7 +140,7 @@ def raise_ours(error: Exception, *, address: StoreAddress) -> NoReturn:
         if code in PASSING_CODES:
             raise StoreUnavailable(f"ClickHouse at {address.shown} can't do this now: {text}") from error
         if code == 60 or "UNKNOWN_TABLE" in text:
-            raise StoreRefused(f"ClickHouse at {address.shown} has no tables of tally: run `tally migrate` first.") from error
+            raise StoreRefused(f"ClickHouse at {address.shown} has no tables of tally: run `tally migrate`.") from error
         if code == 81 or "UNKNOWN_DATABASE" in text:
             raise StoreRefused(
                 f"ClickHouse at {address.shown} has no database {address.database}: run `tally migrate` first."

@@ -64,7 +64,7 @@ def encode_block(batch: PricedBatch, *, topic: str) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, row_batch.schema, options=_WRITE_OPTIONS) as writer:
         writer.write_batch(row_batch)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def decode_blocks(blocks: Sequence[Block]) -> PricedBatch:

@@ -210,8 +210,10 @@ def _known(
     partition: int,
     before: int,
 ) -> Generator[Step, Any, pl.DataFrame]:
-    """The store's facts that the suspects may repeat. A remembered hash without an answer is asked again: the store
-    acknowledged that fact, so not seeing it means that the answer is not to be trusted yet.
+    """The store's facts that the suspects may repeat.
+
+    A remembered hash without an answer is asked again: the store acknowledged that fact, so not seeing it means that
+    the answer is not to be trusted yet.
     """
     asked = batch.events.filter(pl.Series(suspects))
     for _ in range(ASK_AGAIN_MAX):

@@ -66,8 +66,9 @@ class Identities:
         return found
 
     def with_counted(self, hashes: NDArray[np.uint64], *, last_block: int) -> Identities:
-        """These and the hashes of the newly counted events of blocks up to ``last_block``; forgets what exceeds the
-        limit, oldest first, and raises ``covered_from`` accordingly.
+        """These and the hashes of the events newly counted up to ``last_block``.
+
+        Forgets what exceeds the limit, oldest first, and raises ``covered_from`` accordingly.
         """
         if not len(hashes):
             return self

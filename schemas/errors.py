@@ -22,7 +22,7 @@ class WrongUse(TallyError):  # noqa: N818
 
 
 class ServerUnavailable(TallyError):  # noqa: N818
-    """A server can't be reached, or did not answer: what was asked for may or may not have happened. Wait and repeat."""
+    """A server can't be reached, or did not answer: what was asked for may or may not be done. Wait, repeat."""
 
     exit_code = 3
 

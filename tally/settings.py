@@ -50,15 +50,15 @@ class Settings(BaseSettings):
     max_ahead_seconds: int = Field(300, ge=0, le=SECONDS_PER_DAY * 366, description="Events further ahead are refused.")
     max_age_days: int = Field(35, ge=1, le=20_000, description="Events older than this on arrival are refused.")
     dedupe_days: int = Field(35, ge=1, le=40_000, description="For how long an identity is remembered.")
-    metrics_port: int = Field(9464, ge=0, le=65_535, description="Port of /metrics, /livez, /readyz; 0 takes a free one.")
+    metrics_port: int = Field(9464, ge=0, le=65_535, description="Port of /metrics, /livez, /readyz; 0 takes a free.")
     metrics_host: str = Field("127.0.0.1", description="Address that /metrics binds to.")
-    batch_events_max: int = Field(50_000, ge=1, le=500_000, description="A flush to the store holds at most about this.")
+    batch_events_max: int = Field(50_000, ge=1, le=500_000, description="A flush to the store holds about this at most.")
     batch_wait_seconds: float = Field(0.5, gt=0, le=10, description="A flush happens at the latest after this.")
     identities_max: int = Field(
         40_000_000, ge=1_000, description="Identities kept in memory per worker, 8 bytes each; older ones are asked."
     )
     totals_rows_max: int = Field(200_000, ge=1_000, description="Hourly totals kept in memory per worker.")
-    session_timeout_seconds: float = Field(30.0, ge=6, le=300, description="A silent worker loses its partitions after.")
+    session_timeout_seconds: float = Field(30.0, ge=6, le=300, description="A silent worker loses its partitions.")
     connect_seconds: float = Field(10.0, gt=0, le=300, description="How long to try to reach a server at start.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
 
