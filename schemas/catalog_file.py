@@ -1,0 +1,92 @@
+"""What a catalog file holds once it is read, and what is said about one that cannot be applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from schemas.catalog_values import write_instant
+from schemas.price_book import overlapping_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from schemas.price_book import PriceBook
+    from schemas.rules import RuleSet
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogFile:
+    """The price book, the rule set, or both, of one file; their revisions are 0 until they are applied.
+
+    ``price_lines`` and ``rule_lines`` are the lines of the rows in the file, counted from 1.
+    """
+
+    filename: str
+    price_book: PriceBook | None
+    rule_set: RuleSet | None
+    price_lines: tuple[int, ...] = ()
+    rule_lines: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mistake:
+    """One thing that is wrong in a file. Line and column count from 1; 0 means "nowhere in particular"."""
+
+    line: int
+    column: int
+    sentence: str
+
+
+class CatalogError(ValueError):
+    """A catalog that is refused as a whole, with everything that is wrong in it, from top to bottom."""
+
+    def __init__(self, *, filename: str, mistakes: list[Mistake]) -> None:
+        self.filename = filename
+        self.mistakes = tuple(sorted(mistakes))
+        super().__init__("\n".join(self._lines()))
+
+    def _lines(self) -> list[str]:
+        return [
+            f"{self.filename}:{mistake.line}:{mistake.column}: {mistake.sentence}"
+            if mistake.line
+            else f"{self.filename}: {mistake.sentence}"
+            for mistake in self.mistakes
+        ]
+
+
+def check_in_force(books: Iterable[PriceBook], rule_sets: Iterable[RuleSet] = (), *, filename: str = "catalog") -> None:
+    """Checks what no single file can: that the books and rule sets which will be in force together agree.
+
+    Raises:
+        CatalogError: two books have one name or different currencies, two prices of different books are equally
+            specific for one instant, or a rule id stands in two sets. There are no lines, since there are many files.
+    """
+    sentences = [*_clashes_of_books(list(books)), *_clashes_of_rules(list(rule_sets))]
+    if sentences:
+        raise CatalogError(filename=filename, mistakes=[Mistake(0, 0, sentence) for sentence in sentences])
+
+
+def _clashes_of_books(books: list[PriceBook]) -> Iterable[str]:
+    names = [book.name for book in books]
+    yield from (f"two books are named {name}" for name in sorted({name for name in names if names.count(name) > 1}))
+    currencies = sorted({book.currency for book in books})
+    if len(currencies) > 1:
+        yield f"the books in force are kept in {' and '.join(currencies)}: costs in two currencies have no sum"
+    labelled = [(book.price_id(row), price) for book in books for row, price in enumerate(book.prices)]
+    for first, second, instant in overlapping_pairs([price for _, price in labelled]):
+        yield (
+            f"the prices {labelled[first][0]} and {labelled[second][0]} for {labelled[first][1].meter} are equally "
+            f"specific, and both apply at {write_instant(instant)}"
+        )
+
+
+def _clashes_of_rules(rule_sets: list[RuleSet]) -> Iterable[str]:
+    names = [rule_set.name for rule_set in rule_sets]
+    yield from (f"two rule sets are named {name}" for name in sorted({name for name in names if names.count(name) > 1}))
+    owners: dict[str, str] = {}
+    for rule_set in rule_sets:
+        for rule in rule_set.rules:
+            owner = owners.setdefault(rule.id, rule_set.name)
+            if owner != rule_set.name:
+                yield f"the rule id {rule.id} stands in the sets {owner} and {rule_set.name}"

@@ -1,0 +1,247 @@
+"""Alert rules: what is measured, for whom, over which window, and where the limits are.
+
+Rules are data like prices: written as YAML, applied as a whole set, revisioned. A rule keeps its own revision for as
+long as it says the same, so changing one rule of a set does not raise the alerts of its neighbours again.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import localcontext
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Final, Self
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+
+from schemas.catalog_values import METER_PATTERN, Budget, Id, Pattern, Threshold, Whole, mistake
+from schemas.frames import REQUESTS
+from schemas.price_book import FROZEN, INPUT_CONTEXT, canonical_json, content_hash
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+RULES_MAX: Final = 1_000
+LIMITS_MAX: Final = 32
+PERCENT_MAX: Final = 1_000
+#: More digits than any product of a budget and a percentage has, so that the division by 100 is exact.
+_EXACT_DIGITS: Final = 60
+DEFAULT_RULE_SET: Final = "default"
+
+#: The measures that are always there; besides them any quantity by name, as ``quantity:NAME``.
+MEASURES: Final = ("cost", "requests", "failures", "success_rate", "tokens", "input_tokens", "output_tokens")
+QUANTITY_PREFIX: Final = "quantity:"
+
+
+class Scope(StrEnum):
+    """What a rule keeps a window for: one per value that occurs; an absent value is no scope."""
+
+    ORG = "org"
+    PROJECT = "project"
+    API_KEY = "api_key"
+    MODEL = "model"
+    USER = "user"
+    OPERATION = "operation"
+
+
+class Window(StrEnum):
+    """Calendar windows in UTC (a week begins on Monday), and rolling ones: the last N steps of event time."""
+
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    TOTAL = "total"
+    ROLLING_5M = "5m"
+    ROLLING_15M = "15m"
+    ROLLING_1H = "1h"
+    ROLLING_6H = "6h"
+    ROLLING_24H = "24h"
+    ROLLING_7D = "7d"
+
+    @property
+    def is_rolling(self) -> bool:
+        """Whether the window moves with the events instead of with the calendar."""
+        return self in _ROLLING
+
+    @property
+    def step_minutes(self) -> int:
+        """The length of one step of a rolling window; 0 for a calendar window."""
+        return _ROLLING[self][0] if self.is_rolling else 0
+
+    @property
+    def steps(self) -> int:
+        """How many steps a rolling window holds, the unfinished one included; 0 for a calendar window."""
+        return _ROLLING[self][1] if self.is_rolling else 0
+
+
+_ROLLING: Final[dict[Window, tuple[int, int]]] = {
+    Window.ROLLING_5M: (1, 5),
+    Window.ROLLING_15M: (1, 15),
+    Window.ROLLING_1H: (1, 60),
+    Window.ROLLING_6H: (60, 6),
+    Window.ROLLING_24H: (60, 24),
+    Window.ROLLING_7D: (60, 7 * 24),
+}
+
+
+def _read_measure(value: object) -> str:
+    if not isinstance(value, str):
+        raise mistake("must be a measure like cost")
+    quantity = value.removeprefix(QUANTITY_PREFIX)
+    if value in MEASURES:
+        return value
+    if quantity == value or not METER_PATTERN.fullmatch(quantity):
+        raise mistake(f"is no measure: one of {', '.join(MEASURES)}, or quantity:NAME")
+    if quantity in (REQUESTS, INPUT_CONTEXT):
+        raise mistake(f"names {quantity}, which is never given in `usage`; use another measure")
+    return value
+
+
+def _one_of(kind: type[StrEnum]) -> BeforeValidator:
+    def read(value: object) -> StrEnum:
+        try:
+            return kind(str(value))
+        except ValueError:
+            raise mistake(f"is none of {', '.join(kind)}") from None
+
+    return BeforeValidator(read)
+
+
+class Rule(BaseModel):
+    """One rule. Exactly one of ``thresholds``, ``budget`` with ``percent``, and ``below`` says where its limits are."""
+
+    model_config = FROZEN
+
+    id: Id
+    revision: Annotated[Whole, Field(ge=0)] = 0  # of the set in which the rule last changed; 0 in a file
+    scope: Annotated[Scope, _one_of(Scope)]
+    match: Pattern = "*"
+    org: Pattern = "*"
+    measure: Annotated[str, BeforeValidator(_read_measure)]
+    window: Annotated[Window, _one_of(Window)]
+    thresholds: tuple[Threshold, ...] = Field(default=(), strict=False)
+    budget: Budget | None = None
+    percent: tuple[Whole, ...] = Field(default=(), strict=False)
+    below: tuple[Threshold, ...] = Field(default=(), strict=False)
+    min_requests: Whole | None = None
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        _check_kind_of_limit(self)
+        for name in ("thresholds", "percent", "below"):
+            _check_limits(name, getattr(self, name))
+        if self.budget == 0:
+            raise mistake("has a budget of 0, of which every percentage is 0")
+        if self.percent and max(self.percent) > PERCENT_MAX:
+            raise mistake(f"has a percentage above {PERCENT_MAX}")
+        if self.below and max(self.below) > 1:
+            raise mistake('has a success rate above 1 under `below`: 95 % is written as "0.95"')
+        if self.min_requests is not None and self.min_requests < 1:
+            raise mistake("has a `min_requests` under 1")
+        return self
+
+    @property
+    def quantity(self) -> str:
+        """The name of the quantity that is measured, or ``""`` when the measure is not one quantity."""
+        if self.measure in ("input_tokens", "output_tokens"):
+            return self.measure
+        return self.measure.removeprefix(QUANTITY_PREFIX) if self.measure.startswith(QUANTITY_PREFIX) else ""
+
+    @property
+    def limits(self) -> tuple[tuple[Decimal, int | None], ...]:
+        """The limits, ascending, each with the percentage of the budget that it is, if it is one."""
+        if self.budget is not None:
+            with localcontext(prec=_EXACT_DIGITS):
+                return tuple((self.budget * percent / 100, percent) for percent in sorted(self.percent))
+        return tuple((limit, None) for limit in sorted(self.thresholds or self.below))
+
+    def matches(self, *, org: str, scope_id: str) -> bool:
+        """Whether the rule watches this scope of this org; an absent value is never watched."""
+        return bool(scope_id) and _matches(self.org, org) and _matches(self.match, scope_id)
+
+    def same_content(self, other: Rule) -> bool:
+        """Whether both rules say the same, whatever their revisions."""
+        return content_hash(self) == content_hash(other)
+
+
+def _matches(pattern: str, value: str) -> bool:
+    return value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern
+
+
+def _check_kind_of_limit(rule: Rule) -> None:
+    kinds = [bool(rule.thresholds), rule.budget is not None or bool(rule.percent), bool(rule.below)]
+    if sum(kinds) != 1:
+        raise mistake("needs exactly one of `thresholds`, `budget` with `percent`, and `below`")
+    if (rule.budget is None) != (not rule.percent):
+        raise mistake("has only one of `budget` and `percent`: both are needed")
+    if bool(rule.below) != (rule.measure == "success_rate"):
+        raise mistake("must use `below` for success_rate, and only for it")
+    if rule.min_requests is not None and not rule.below:
+        raise mistake("has `min_requests`, which belongs to `below`")
+
+
+def _check_limits(name: str, limits: tuple[Decimal | int, ...]) -> None:
+    if len(limits) > LIMITS_MAX:
+        raise mistake(f"has {len(limits)} entries under `{name}`: at most {LIMITS_MAX}")
+    if len(set(limits)) < len(limits):
+        raise mistake(f"has the same number twice under `{name}`")
+    if limits and min(limits) <= 0:
+        raise mistake(f"has a number under `{name}` that is not above 0")
+
+
+class RuleSet(BaseModel):
+    """All rules of one name. ``revision`` 0 is a set as it stands in a file, not applied yet."""
+
+    model_config = FROZEN
+
+    name: Id = DEFAULT_RULE_SET
+    revision: Annotated[Whole, Field(ge=0)] = 0
+    rules: tuple[Rule, ...] = Field(default=(), max_length=RULES_MAX, strict=False)
+
+    @model_validator(mode="after")
+    def _ids_are_unique(self) -> Self:
+        if len({rule.id for rule in self.rules}) < len(self.rules):
+            raise mistake("has the same rule id twice")
+        return self
+
+    def content_hash(self) -> str:
+        """SHA-256 of what the set says, whatever its revision and the revisions of its rules."""
+        bare = self.model_copy(update={"rules": tuple(rule.model_copy(update={"revision": 0}) for rule in self.rules)})
+        return content_hash(bare)
+
+    def same_content(self, other: RuleSet) -> bool:
+        """Whether the other set says the same under the same name, whatever its revision."""
+        return self.content_hash() == other.content_hash()
+
+    def to_json(self) -> str:
+        """The set as one line of JSON, as it travels on ``usage.catalog``; ``from_json`` reads it back."""
+        return canonical_json(self.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> RuleSet:
+        """Reads what ``to_json`` wrote.
+
+        Raises:
+            pydantic.ValidationError: it is no rule set.
+        """
+        return cls.model_validate(json.loads(text))
+
+
+def next_rule_revision(loaded: RuleSet, *, in_force: RuleSet | None) -> RuleSet:
+    """Gives the set to apply: ``in_force`` itself when nothing changed, else ``loaded`` under the next revision.
+
+    A rule that says the same as before keeps its revision, and with it the ids of its alerts.
+    """
+    if in_force is not None and in_force.name != loaded.name:
+        raise ValueError(f"{loaded.name!r} cannot be a revision of {in_force.name!r}")
+    if in_force is not None and loaded.same_content(in_force):
+        return in_force
+    revision = 1 if in_force is None else in_force.revision + 1
+    before = {} if in_force is None else {rule.id: rule for rule in in_force.rules}
+    rules = tuple(
+        before[rule.id]
+        if rule.id in before and rule.same_content(before[rule.id])
+        else rule.model_copy(update={"revision": revision})
+        for rule in loaded.rules
+    )
+    return loaded.model_copy(update={"revision": revision, "rules": rules})
