@@ -1,0 +1,276 @@
+"""One candidate held against the contract: the reasons in the contract's order, the first that applies counts.
+
+Each judge looks at the whole event for one reason and answers with a sentence, or None when it has nothing to say. A
+judge may rely on what the judges before it have established, so none of them is called out of turn.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, cast
+
+from pipeline.decoding.json_text import Number, repeated_names, strings
+from pipeline.decoding.wording import kind_of, shown
+from schemas.event import (
+    ID_CHARACTERS_MAX,
+    ID_PATTERN,
+    RESERVED_USAGE_NAMES,
+    SPEC_VERSION,
+    STATUSES,
+    TAG_CHARACTERS_MAX,
+    TAGS_MAX,
+    USAGE_NAME_PATTERN,
+    USAGE_NAMES_MAX,
+)
+from schemas.event_values import read_decimal_string, read_instant, read_number
+from schemas.rejects import Reason
+from schemas.secrets import is_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from decimal import Decimal
+
+ID_ATTRIBUTES: Final = ("id", "source", "subject", "type")
+REQUIRED_DATA_IDS: Final = ("project", "api_key")
+OPTIONAL_DATA_IDS: Final = ("environment", "user", "provider", "model")
+DATA_FIELDS: Final = frozenset({*REQUIRED_DATA_IDS, *OPTIONAL_DATA_IDS, "status", "usage", "tags"})
+
+_ID: Final = re.compile(ID_PATTERN)
+_USAGE_NAME: Final = re.compile(USAGE_NAME_PATTERN)
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that claims to be an event, with the span of instants that its record allows (both ends included)."""
+
+    tree: object
+    time_min_us: int
+    time_max_us: int
+
+    @cached_property
+    def event(self) -> dict[str, object]:
+        """The event's attributes; only when it is an object."""
+        return cast("dict[str, object]", self.tree)
+
+    @cached_property
+    def data(self) -> dict[str, object]:
+        """The event's data; only when it is an object."""
+        return cast("dict[str, object]", self.event["data"])
+
+    @cached_property
+    def ids(self) -> list[tuple[str, str]]:
+        """Every id that is given, with its path; only when all of them are strings."""
+        given = [(name, self.event[name]) for name in ID_ATTRIBUTES]
+        given += [(f"data.{name}", self.data[name]) for name in REQUIRED_DATA_IDS]
+        given += [(f"data.{name}", self.data[name]) for name in OPTIONAL_DATA_IDS if self.data.get(name)]
+        return cast("list[tuple[str, str]]", given)
+
+    @cached_property
+    def usage(self) -> dict[str, object]:
+        """The quantities as sent; only when they are an object or absent."""
+        return cast("dict[str, object]", self.data.get("usage") or {})
+
+    @cached_property
+    def time_us(self) -> int | None:
+        """The instant in microseconds, None when it is none; only when it is a string."""
+        return read_instant(cast("str", self.event["time"]))
+
+
+def judge(candidate: Candidate) -> tuple[Reason, str] | None:
+    """The first reason that applies to the candidate with its sentence, None for a valid event."""
+    for reason, find in _JUDGES:
+        if detail := find(candidate):
+            return reason, detail
+    return None
+
+
+def readable_id(tree: object, name: str) -> str:
+    """An id attribute of whatever was sent, "" unless it is there once, a valid id and no secret."""
+    value = tree.get(name) if isinstance(tree, dict) else None
+    if not isinstance(value, str) or name in getattr(tree, "repeated", ()):
+        return ""
+    return value if _ID.fullmatch(value) and not is_secret(value) else ""
+
+
+def read_quantity(value: object) -> Decimal | None:
+    """The quantity that a JSON value says, None when it says none that the contract allows."""
+    if isinstance(value, Number):
+        return read_number(value.text)
+    return read_decimal_string(value) if isinstance(value, str) else None
+
+
+def _duplicate_key(candidate: Candidate) -> str | None:
+    for name in repeated_names(candidate.tree):
+        return f"the name {shown(name)} occurs twice in one object"
+    return None
+
+
+def _not_cloudevent(candidate: Candidate) -> str | None:
+    if not isinstance(candidate.tree, dict):
+        return f"an event is a JSON object, not {kind_of(candidate.tree)}"
+    version = candidate.event.get("specversion")
+    if version == SPEC_VERSION:
+        return None
+    found = shown(version) if isinstance(version, str) else kind_of(version)
+    return f'specversion must be "{SPEC_VERSION}", not {"missing" if version is None else found}'
+
+
+def _missing_field(candidate: Candidate) -> str | None:
+    event = candidate.event
+    for name in (*ID_ATTRIBUTES, "time", "data"):
+        if event.get(name) is None:
+            return f"{name} is missing"
+    if isinstance(event["data"], dict):
+        for name in REQUIRED_DATA_IDS:
+            if candidate.data.get(name) is None:
+                return f"data.{name} is missing"
+    return None
+
+
+def _bad_type(candidate: Candidate) -> str | None:
+    for name in (*ID_ATTRIBUTES, "time"):
+        if detail := _no_text(name, candidate.event[name]):
+            return detail
+    if not isinstance(candidate.event["data"], dict):
+        return f"data must be an object, not {kind_of(candidate.event['data'])}"
+    data = candidate.data
+    for name in (*REQUIRED_DATA_IDS, *OPTIONAL_DATA_IDS):
+        if data.get(name) is not None and (detail := _no_text(f"data.{name}", data[name])):
+            return detail
+    return (
+        _bad_status(data.get("status"))
+        or _bad_usage(data.get("usage"))
+        or _bad_tags(data.get("tags"))
+        or (
+            "a string in data holds half of a surrogate pair"
+            if any(_LONE_SURROGATE.search(text) for text in strings(data))
+            else None
+        )
+    )
+
+
+def _no_text(path: str, value: object) -> str | None:
+    if not isinstance(value, str):
+        return f"{path} must be a string, not {kind_of(value)}"
+    return f"{path} holds half of a surrogate pair" if _LONE_SURROGATE.search(value) else None
+
+
+def _bad_status(status: object) -> str | None:
+    if status is None or (isinstance(status, str) and status in STATUSES):
+        return None
+    return f'data.status must be "ok" or "error", not {shown(status) if isinstance(status, str) else kind_of(status)}'
+
+
+def _bad_usage(usage: object) -> str | None:
+    return None if usage is None or isinstance(usage, dict) else f"data.usage must be an object, not {kind_of(usage)}"
+
+
+def _bad_tags(tags: object) -> str | None:
+    if tags is None:
+        return None
+    if not isinstance(tags, dict):
+        return f"data.tags must be an object, not {kind_of(tags)}"
+    if len(tags) > TAGS_MAX:
+        return f"data.tags has {len(tags)} pairs; at most {TAGS_MAX} are allowed"
+    for name, value in tags.items():
+        if not isinstance(value, str):
+            return f"data.tags[{shown(name)}] must be a string, not {kind_of(value)}"
+        if max(len(name), len(value)) > TAG_CHARACTERS_MAX:
+            return f"data.tags[{shown(name)}]: names and values have at most {TAG_CHARACTERS_MAX} characters"
+    return None
+
+
+def _bad_id(candidate: Candidate) -> str | None:
+    for path, value in candidate.ids:
+        if _ID.fullmatch(value) is None:
+            return (
+                f"{path} is {shown(value)}; an id has 1 to {ID_CHARACTERS_MAX} characters,"
+                " letters, digits and . _ : / @ ~ ? # % + -"
+            )
+    return None
+
+
+def _raw_secret(candidate: Candidate) -> str | None:
+    for path, value in _secret_suspects(candidate):
+        if is_secret(value):
+            return f"{path} begins like a secret; send the id of a key, never the key"
+    return None
+
+
+def _secret_suspects(candidate: Candidate) -> Iterator[tuple[str, str]]:
+    """Ids by name first, so that the sentence can point at them; then every other string in data."""
+    yield from candidate.ids
+    for text in strings(candidate.data):
+        yield "a string in data", text
+
+
+def _bad_time(candidate: Candidate) -> str | None:
+    if candidate.time_us is not None:
+        return None
+    return (
+        f"time is {shown(cast('str', candidate.event['time']))}; it must be RFC 3339 with a zone,"
+        ' such as "2026-03-01T12:00:00.123Z", in the years 1 to 9999'
+    )
+
+
+def _time_in_future(candidate: Candidate) -> str | None:
+    ahead_us = cast("int", candidate.time_us) - candidate.time_max_us
+    if ahead_us <= 0:
+        return None
+    return f"time is {_seconds(ahead_us)} s further ahead of the broker's time of the record than is allowed"
+
+
+def _time_too_old(candidate: Candidate) -> str | None:
+    behind_us = candidate.time_min_us - cast("int", candidate.time_us)
+    if behind_us <= 0:
+        return None
+    return f"time is {_seconds(behind_us)} s further behind the broker's time of the record than is allowed"
+
+
+def _seconds(microseconds: int) -> str:
+    return f"{microseconds // 1_000_000}.{microseconds % 1_000_000:06d}"
+
+
+def _unknown_field(candidate: Candidate) -> str | None:
+    for name in candidate.data:
+        if name not in DATA_FIELDS:
+            return f"data.{shown(name)} is no field of an event; free text belongs into data.tags"
+    return None
+
+
+def _bad_quantity(candidate: Candidate) -> str | None:
+    usage = candidate.usage
+    if len(usage) > USAGE_NAMES_MAX:
+        return f"data.usage has {len(usage)} quantities; at most {USAGE_NAMES_MAX} are allowed"
+    for name, value in usage.items():
+        if _USAGE_NAME.fullmatch(name) is None:
+            return f"data.usage[{shown(name)}]: a name matches {USAGE_NAME_PATTERN}"
+        if name in RESERVED_USAGE_NAMES:
+            return f"data.usage.{name} is a reserved name; leave it out"
+        if read_quantity(value) is None:
+            found = (
+                shown(value.text if isinstance(value, Number) else value) if isinstance(value, Number | str) else None
+            )
+            return (
+                f"data.usage.{name} is {found or kind_of(value)}; a quantity is a number or a decimal string,"
+                " 0 to 1e15, with at most 9 decimals"
+            )
+    return None
+
+
+_JUDGES: Final[tuple[tuple[Reason, Callable[[Candidate], str | None]], ...]] = (
+    (Reason.DUPLICATE_KEY, _duplicate_key),
+    (Reason.NOT_CLOUDEVENT, _not_cloudevent),
+    (Reason.MISSING_FIELD, _missing_field),
+    (Reason.BAD_TYPE, _bad_type),
+    (Reason.BAD_ID, _bad_id),
+    (Reason.RAW_SECRET, _raw_secret),
+    (Reason.BAD_TIME, _bad_time),
+    (Reason.TIME_IN_FUTURE, _time_in_future),
+    (Reason.TIME_TOO_OLD, _time_too_old),
+    (Reason.UNKNOWN_FIELD, _unknown_field),
+    (Reason.BAD_QUANTITY, _bad_quantity),
+)

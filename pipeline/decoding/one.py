@@ -1,0 +1,145 @@
+"""The scalar specification: what one record becomes, in plain Python and in the contract's order.
+
+The fast path in ``columns.py`` is held to this by a property test, and hands everything to it that is not ordinary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, cast
+
+from pipeline.decoding.judging import (
+    OPTIONAL_DATA_IDS,
+    Candidate,
+    judge,
+    read_quantity,
+    readable_id,
+)
+from pipeline.decoding.reading import Unreadable, read_candidates
+from schemas.event import PAYLOAD_PREFIX_CHARACTERS_MAX
+from schemas.event_values import EPOCH
+from schemas.rejects import Reject
+from schemas.secrets import redacted_prefix
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from schemas.records import RawRecord
+    from schemas.rejects import Reason
+
+#: A record's time outside of these can only come from a producer's clock on a topic without LogAppendTime.
+_RECEIVED_MS_MAX: Final = 253_402_300_799_999  # the last millisecond of the year 9999
+_DAY_US: Final = 24 * 60 * 60 * 1_000_000
+#: Enough bytes that a secret which begins within the prefix is recognised; longer ones count as cut.
+_PREFIX_LOOKED_AT_BYTES_MAX: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How far an event's time may lie from the broker's time of its record (settings; raised for a backfill)."""
+
+    max_ahead_seconds: int = 300
+    max_age_days: int = 35
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A valid event with its coordinates: one row of EVENTS, and its rows of USAGE."""
+
+    partition: int
+    offset: int
+    index: int
+    of: int
+    received_us: int
+    org: str
+    source: str
+    id: str
+    time_us: int
+    operation: str
+    project: str
+    api_key: str
+    environment: str
+    user: str
+    provider: str
+    model: str
+    status: str
+    tags: str
+    usage: tuple[tuple[str, Decimal], ...]
+
+
+def decode_one(record: RawRecord, *, limits: Limits) -> list[Decoded | Reject]:
+    """What the record holds, by index: valid events and refusals; one refusal when it can't be read as a whole."""
+    trees = read_candidates(record)
+    if isinstance(trees, Unreadable):
+        return [_refused(record, (trees.reason, trees.detail), tree=trees.about, index=0, of=1)]
+    received_us = received_at_us(record)
+    earliest = received_us - limits.max_age_days * _DAY_US
+    latest = received_us + limits.max_ahead_seconds * 1_000_000
+    outcomes: list[Decoded | Reject] = []
+    for index, tree in enumerate(trees):
+        candidate = Candidate(tree, time_min_us=earliest, time_max_us=latest)
+        if found := judge(candidate):
+            outcomes.append(_refused(record, found, tree=tree, index=index, of=len(trees)))
+        else:
+            outcomes.append(_accepted(record, candidate, index=index, of=len(trees)))
+    return outcomes
+
+
+def received_at_us(record: RawRecord) -> int:
+    """The broker's time of the record in microseconds, brought into the years 1970 to 9999."""
+    return min(max(record.timestamp_ms, 0), _RECEIVED_MS_MAX) * 1000
+
+
+def canonical_tags(tags: dict[str, str] | None) -> str:
+    """Compact JSON with sorted keys, so that equal tags are equal texts; "" when there are none."""
+    return json.dumps(tags, ensure_ascii=False, sort_keys=True, separators=(",", ":")) if tags else ""
+
+
+def _accepted(record: RawRecord, candidate: Candidate, *, index: int, of: int) -> Decoded:
+    event = cast("dict[str, str]", candidate.event)
+    data = cast("dict[str, str]", candidate.data)
+    environment, user, provider, model = (data.get(name) or "" for name in OPTIONAL_DATA_IDS)
+    return Decoded(
+        partition=record.partition,
+        offset=record.offset,
+        index=index,
+        of=of,
+        received_us=received_at_us(record),
+        org=event["subject"],
+        source=event["source"],
+        id=event["id"],
+        time_us=cast("int", candidate.time_us),
+        operation=event["type"],
+        project=data["project"],
+        api_key=data["api_key"],
+        environment=environment,
+        user=user,
+        provider=provider,
+        model=model,
+        status=data.get("status") or "ok",
+        tags=canonical_tags(cast("dict[str, str] | None", candidate.data.get("tags"))),
+        usage=tuple((name, cast("Decimal", read_quantity(value))) for name, value in candidate.usage.items()),
+    )
+
+
+def _refused(record: RawRecord, found: tuple[Reason, str], *, tree: object, index: int, of: int) -> Reject:
+    value = record.value or b""
+    was_cut = len(value) > _PREFIX_LOOKED_AT_BYTES_MAX
+    text = value[:_PREFIX_LOOKED_AT_BYTES_MAX].decode("utf-8", "replace")
+    return Reject(
+        reason=found[0],
+        detail=found[1],
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        index=index,
+        of=of,
+        received_at=EPOCH + timedelta(microseconds=received_at_us(record)),
+        org=readable_id(tree, "subject"),
+        id=readable_id(tree, "id"),
+        payload_sha256=hashlib.sha256(value).hexdigest(),
+        payload_prefix=redacted_prefix(text, PAYLOAD_PREFIX_CHARACTERS_MAX, was_cut=was_cut),
+    )
