@@ -10,7 +10,6 @@ import asyncio
 import base64
 import contextlib
 import ctypes
-import fcntl
 import hashlib
 import json
 import logging
@@ -26,22 +25,18 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Final
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from schemas.errors import ServerUnavailable, TallyError, WrongUse
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tally.foreground import LOCALHOST, free_port, owned_folder
 
 DEPLOY: Final = Path(__file__).resolve().parent.parent / "deploy" / "kafka"
 JAVA_MAJOR_MIN: Final = 17  # Kafka 4 servers need it: https://kafka.apache.org/41/documentation/compatibility/
 START_SECONDS_MAX: Final = 120.0
 STOP_SECONDS_MAX: Final = 30.0
-PORT_SECONDS_MAX: Final = 3.0  # a broker that was just killed may hold its port for a moment longer
-LOCALHOST: Final = "127.0.0.1"
 
 #: What the server is told. The heap of the log cleaner is cut to fit a small machine; a record may be 9 MiB (a block
 #: of ``usage.priced``); committed offsets outlive every retention of the topics; groups form without a delay. After a
@@ -101,8 +96,8 @@ def run_broker(data: Path, port: int) -> int:
     try:
         java = find_java()
         jars = ensure_jars()
-        with _owned(data):
-            return _run(java, jars, data, port)
+        with owned_folder(data, server="broker") as folder:
+            return _run(java, jars, folder, port)
     except TallyError as error:
         sys.stderr.write(f"tally: {error}\n")
         return error.exit_code
@@ -172,21 +167,6 @@ def _download(pom: Path, libs: Path, *, version: str) -> None:
             target.rename(libs)
 
 
-@contextlib.contextmanager
-def _owned(data: Path) -> Iterator[None]:
-    """One broker per folder: the lock goes with the process, however it ends."""
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-        (data / "logs").mkdir(exist_ok=True)
-        with (data / "broker.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-    except BlockingIOError as error:
-        raise WrongUse(f"Another broker runs on {data}: stop it, or name another folder with --data.") from error
-    except PermissionError as error:
-        raise WrongUse(f"{error.filename} can't be written: name another folder with --data.") from error
-
-
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where one run of the broker lives."""
@@ -211,36 +191,17 @@ class _Place:
 
 
 def _run(java: str, jars: Path, data: Path, port: int) -> int:
-    data = data.resolve()
-    place = _Place(java, jars, data, _usable_port(port), data / "server.properties")
+    (data / "logs").mkdir(exist_ok=True)
+    place = _Place(java, jars, data, free_port(port), data / "server.properties")
     _write_properties(place)
     _format_once(place)
     with (place.logs / "java.out").open("ab") as output:
         return _Broker(place, output).run()
 
 
-def _usable_port(port: int) -> int:
-    """A port that can be bound now: the wanted one, or any when it is 0."""
-    deadline = time.monotonic() + PORT_SECONDS_MAX
-    while True:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOCALHOST, port))
-            except (OSError, OverflowError) as error:
-                if time.monotonic() > deadline or isinstance(error, (PermissionError, OverflowError)):
-                    raise WrongUse(
-                        f"Port {port} on {LOCALHOST} can't be used ({getattr(error, 'strerror', None) or error}): "
-                        "stop what holds it, or choose another with --port (0 takes a free one)."
-                    ) from error
-            else:
-                return int(probe.getsockname()[1])
-        time.sleep(0.1)
-
-
 def _write_properties(place: _Place) -> None:
     text = SERVER_PROPERTIES.format(
-        port=place.port, controller_port=_usable_port(0), log_dir=str(place.data / "data").replace("\\", "\\\\")
+        port=place.port, controller_port=free_port(0), log_dir=str(place.data / "data").replace("\\", "\\\\")
     )
     place.properties.write_text(text, encoding="utf-8")
 

@@ -1,0 +1,234 @@
+"""The embedded ClickHouse engine (chDB): opened once per process, one connection per request.
+
+A connection costs 0.1 ms, and settings, database and temporary tables live and die with it, so that no request sees
+what another one set. The engine runs queries of several connections at the same time and releases the GIL meanwhile.
+It must be opened before the process starts threads of its own, and no child may be forked after that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+from xml.sax.saxutils import escape
+
+from schemas.errors import WrongUse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+MIB: Final = 1024 * 1024
+SETTING_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_]+")
+ERROR_CODE: Final = re.compile(r"Code: (\d+)\.")
+
+
+class EngineError(Exception):
+    """What the engine says when it refuses or fails; ``code`` is ClickHouse's number, 1002 when it gives none."""
+
+    def __init__(self, said: str) -> None:
+        start = max(said.find("Code: "), 0)
+        self.text = said[start:].strip()
+        found = ERROR_CODE.match(self.text)
+        self.code = int(found[1]) if found else 1002
+        super().__init__(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What the engine may take of the machine. The defaults leave a two-core laptop to the rest of the pipeline."""
+
+    memory_bytes: int = 2048 * MIB
+    queries_max: int = 8
+    threads_per_query: int = 2
+    merge_threads: int = 1
+    mark_cache_bytes: int = 256 * MIB
+
+    def config_xml(self) -> str:
+        """The engine's configuration file."""
+        values = {
+            "max_server_memory_usage": self.memory_bytes,
+            "background_pool_size": self.merge_threads,
+            "background_merges_mutations_concurrency_ratio": 2,
+            "background_common_pool_size": 2,
+            "background_schedule_pool_size": 2,
+            "mark_cache_size": self.mark_cache_bytes,
+            "uncompressed_cache_size": 0,
+        }
+        lines = "".join(f"  <{name}>{escape(str(value))}</{name}>\n" for name, value in values.items())
+        return f"<clickhouse>\n{lines}</clickhouse>\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer, held by the engine until the connection closes."""
+
+    body: memoryview
+    rows: int
+    rows_written: int
+    bytes_written: int
+
+
+class Engine:
+    """The engine on one folder. One process per folder: the caller sees to that.
+
+    Raises:
+        WrongUse: the folder can't be used.
+    """
+
+    def __init__(self, data: Path, limits: EngineLimits | None = None) -> None:
+        limits = limits or EngineLimits()
+        os.putenv("TZ", "UTC")  # the engine takes its time zone from here; the contract's times are UTC
+        import chdb  # noqa: PLC0415 -- loads 555 MB and starts the engine's threads: only the store process pays
+
+        self._connect = chdb.connect
+        self._path = str(data.resolve() / "data")
+        self._threads = limits.threads_per_query
+        self._slots = threading.BoundedSemaphore(limits.queries_max)
+        self._slot_count = limits.queries_max
+        try:
+            data.mkdir(parents=True, exist_ok=True)
+            config = _write_config(data, limits)
+            self._keeper = self._connect(f"{self._path}?config-file={config}")
+        except (RuntimeError, OSError) as error:
+            said = " ".join(str(error).split())[:300]
+            raise WrongUse(f"The store in {data} can't be opened ({said}): name another folder with --data.") from error
+        with self.session() as session:
+            self.version = bytes(session.ask("SELECT version()", "TabSeparated").body).decode().strip()
+
+    @contextlib.contextmanager
+    def session(self, *, database: str = "", settings: Mapping[str, str] | None = None) -> Iterator[Session]:
+        """A connection of one's own; waits while as many as allowed are in use. For one thread at a time.
+
+        Raises:
+            EngineError: the database does not exist, or a setting is unknown or has no such value.
+        """
+        with self._slots:
+            try:
+                in_url = f"?database={database}" if PLAIN_NAME.fullmatch(database) else ""
+                connection = self._connect(f"{self._path}{in_url}")
+            except RuntimeError as error:
+                raise EngineError(str(error)) from error
+            try:
+                session = Session(connection)
+                if database and not in_url:
+                    session.ask(f"USE {quoted_name(database)}", "TabSeparated")
+                if settings:
+                    session.ask(set_statement(settings), "TabSeparated")
+                yield session
+            finally:
+                connection.close()
+
+    def close(self, *, wait_seconds: float) -> bool:
+        """Closes the engine when the running queries have ended; False if they had not by then and it stays open."""
+        for _ in range(self._slot_count):
+            if not self._slots.acquire(timeout=wait_seconds):
+                return False
+        self._keeper.close()
+        return True
+
+
+class Session:
+    """One connection to the engine."""
+
+    def __init__(self, connection: Any) -> None:  # noqa: ANN401 -- chdb has no types
+        self._connection = connection
+
+    def ask(self, sql: str, form: str, parameters: Mapping[str, str] | None = None) -> Answer:
+        """Runs one statement to its end and hands back the whole answer in format ``form`` unless it names one.
+
+        Parameters are texts as in ClickHouse's HTTP interface (``param_name``), values escaped as in TabSeparated.
+        """
+        try:
+            result = self._connection.query(sql, form, params=dict(parameters or {}))
+        except RuntimeError as error:
+            raise EngineError(str(error)) from error
+        body = result.get_memview().view() if result.size() else memoryview(b"")
+        return Answer(body, result.rows_read(), result.rows_written(), result.bytes_written())
+
+    def stream(self, sql: str, form: str, parameters: Mapping[str, str] | None = None) -> Iterator[bytes]:
+        """The answer block by block, for formats whose blocks can be strung together."""
+        try:
+            with self._connection.send_query(sql, form, params=dict(parameters or {})) as blocks:
+                for block in blocks:
+                    yield block.bytes()
+        except RuntimeError as error:
+            raise EngineError(str(error)) from error
+
+    def insert(self, statement: str, form: str) -> Insert:
+        """Begins an insert; ``statement`` ends before its FORMAT, the data are given to ``Insert.append``."""
+        try:
+            return Insert(self._connection.send_insert(statement, form))
+        except RuntimeError as error:
+            raise EngineError(str(error)) from error
+
+
+class Insert:
+    """An insert under way: nothing is stored until ``finish``, unless it is larger than one block of the engine."""
+
+    def __init__(self, inserter: Any) -> None:  # noqa: ANN401 -- chdb has no types
+        self._inserter = inserter
+
+    def append(self, data: bytes) -> None:
+        """Takes the next bytes of the data, cut anywhere."""
+        try:
+            self._inserter.append(data)
+        except RuntimeError as error:
+            raise EngineError(str(error)) from error
+
+    def finish(self) -> tuple[int, int]:
+        """Stores what was given, and returns when it is stored: rows and bytes."""
+        try:
+            done = self._inserter.finish()
+        except RuntimeError as error:
+            raise EngineError(str(error)) from error
+        return done.rows_written, done.bytes_written
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Without ``finish`` the insert is given up."""
+        with contextlib.suppress(RuntimeError):  # already failed: the engine has given it up
+            self._inserter.cancel()
+
+
+def quoted_name(name: str) -> str:
+    """An identifier as ClickHouse reads it back."""
+    escaped = name.replace("\\", "\\\\").replace("`", "\\`")
+    return f"`{escaped}`"
+
+
+def quoted_text(text: str) -> str:
+    """A string literal as ClickHouse reads it back."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def set_statement(settings: Mapping[str, str]) -> str:
+    """All settings in one SET, so that ``readonly`` among them does not forbid the others.
+
+    Raises:
+        EngineError: a name that no setting can have.
+    """
+    for name in settings:
+        if not SETTING_NAME.fullmatch(name):
+            raise EngineError(f"Code: 115. DB::Exception: Unknown setting '{name}'. (UNKNOWN_SETTING)")
+    return "SET " + ", ".join(f"{name} = {quoted_text(value)}" for name, value in settings.items())
+
+
+def _write_config(data: Path, limits: EngineLimits) -> Path:
+    """The configuration next to the data, replaced as a whole so that a kill leaves the old or the new one."""
+    target = data.resolve() / "engine.xml"
+    with tempfile.NamedTemporaryFile("w", dir=data, suffix=".xml", delete=False) as scratch:
+        scratch.write(limits.config_xml())
+    Path(scratch.name).replace(target)
+    return target

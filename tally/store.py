@@ -1,0 +1,84 @@
+"""``tally store``: the embedded ClickHouse engine behind ClickHouse's HTTP protocol, in the foreground.
+
+For development, tests and small installations. What it acknowledged is there after a kill; a real ClickHouse server
+is a drop-in replacement.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Final
+
+from clickhouse.embedded import Engine, EngineLimits
+from clickhouse.http_server import LOOPBACK_NAMES, HttpServer, Login, ServerLimits
+from schemas.errors import TallyError, WrongUse
+from tally.foreground import LOCALHOST, bound_socket, owned_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STOP_SECONDS_MAX: Final = 20.0
+DATABASE: Final = "tally"
+
+
+def run_store(  # noqa: PLR0913 -- a command's options
+    data: Path,
+    port: int,
+    *,
+    host: str = LOCALHOST,
+    user: str | None = None,
+    password: str | None = None,
+    engine_limits: EngineLimits | None = None,
+    server_limits: ServerLimits | None = None,
+) -> int:
+    """Runs the store until SIGTERM or SIGINT, and hands back the exit code for the process.
+
+    Prints one JSON line on stdout once it serves; the URL in it names the database ``tally``, which is made here.
+    ``port`` 0 takes a free one. With ``password`` every request but the health check has to log in as ``user``
+    (default: ``default``).
+
+    Exit codes: 0 stopped as asked; 2 with one sentence on stderr when it cannot run here (port or folder taken, an
+    address that others can reach without a password).
+    """
+    try:
+        login = _login(host, user, password)
+        with owned_folder(data, server="store") as folder, bound_socket(host, port) as bound:
+            engine = Engine(folder, engine_limits)
+            with engine.session() as session:
+                session.ask(f"CREATE DATABASE IF NOT EXISTS {DATABASE}", "Null")
+            return _serve(HttpServer(bound, engine, login=login, limits=server_limits))
+    except TallyError as error:
+        sys.stderr.write(f"tally: {error}\n")
+        return error.exit_code
+
+
+def _login(host: str, user: str | None, password: str | None) -> Login | None:
+    if password:
+        return Login(user or "default", password)
+    if host not in LOOPBACK_NAMES:
+        raise WrongUse(f"{host} can be reached from other machines: set a password for the store, or use {LOCALHOST}.")
+    return None
+
+
+def _serve(server: HttpServer) -> int:
+    told = threading.Event()
+    before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()
+    host, port = server.server_address[:2]
+    sys.stdout.write(json.dumps({"ready": True, "url": f"http://{_in_url(str(host))}:{port}/{DATABASE}"}) + "\n")
+    sys.stdout.flush()
+    told.wait()
+    server.stopping.set()
+    server.shutdown()
+    if not server.engine.close(wait_seconds=STOP_SECONDS_MAX):
+        sys.stderr.write(f"tally: queries still ran after {STOP_SECONDS_MAX:.0f} s and were given up.\n")
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return 0
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
