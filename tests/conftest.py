@@ -1,0 +1,73 @@
+"""What every test may use: the real broker and the real store, one of each per session, and room of one's own on them.
+
+A skipped test counts as failed: a promise that was not looked at is not kept.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+import urllib3
+
+from tests.processes import broker_process, store_process
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Apache Kafka, started when the first test asks for it: its bootstrap address."""
+    with broker_process(tmp_path_factory.mktemp("broker") / "data") as process:
+        yield str(process.wait_until_ready()["bootstrap"])
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real ClickHouse engine behind HTTP, started when the first test asks for it: the URL of its database tally."""
+    with store_process(tmp_path_factory.mktemp("store") / "data") as process:
+        yield str(process.wait_until_ready()["url"])
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A prefix for topic names, and for anything else on the broker, that no other test has."""
+    return f"t{secrets.token_hex(4)}."
+
+
+@pytest.fixture
+def database(store: str) -> Iterator[str]:
+    """The URL of an empty database of one's own on the store; it is dropped after the test."""
+    name = f"t{secrets.token_hex(4)}"
+    _run(store, f"CREATE DATABASE {name}")
+    yield urlunsplit(urlsplit(store)._replace(path=f"/{name}"))
+    _run(store, f"DROP DATABASE IF EXISTS {name} SYNC")
+
+
+def _run(store: str, statement: str) -> None:
+    with urllib3.PoolManager() as pool:
+        answer = pool.request("POST", urlunsplit(urlsplit(store)._replace(path="/")), body=statement)
+    assert answer.status == 200, answer.data
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turns a skip into a failure."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"a skipped test counts as failed: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turns the skip of a whole file into a failure."""
+    report = yield
+    if report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"a skipped file counts as failed: {report.longrepr}"
+    return report
