@@ -46,6 +46,19 @@ LOGIN_REFUSALS: Final = (
     kafka.SaslAuthenticationFailed,
 )
 
+#: The client's own words for "not now". Its remaining errors are mistakes of ours, and crash.
+PASSING: Final = (
+    kafka.KafkaConnectionError,
+    kafka.KafkaTimeoutError,
+    kafka.KafkaUnavailableError,
+    kafka.NoBrokersAvailable,
+    kafka.NodeNotReadyError,
+    kafka.KafkaProtocolError,
+    kafka.StaleMetadata,
+    kafka.IncompatibleBrokerVersion,
+    kafka.UnrecognizedBrokerVersion,
+)
+
 
 def client_settings(settings: Settings) -> dict[str, Any]:
     """Keyword arguments for any aiokafka client: address, login, and TLS with certificates verified.
@@ -167,13 +180,19 @@ def broker_errors(settings: Settings) -> Iterator[None]:
             f"Kafka at {address} shows a certificate that can't be verified ({error.verify_message}): correct "
             "TALLY_KAFKA_SSL_CAFILE or the host name in TALLY_KAFKA_BOOTSTRAP."
         ) from error
-    except kafka.ProducerFenced:
-        raise
-    except (kafka.KafkaError, TimeoutError, OSError) as error:
-        raise BrokerUnavailable(
-            f"Kafka at {address} can't be reached ({_name(error)}): start it (`tally broker`) or correct "
-            "TALLY_KAFKA_BOOTSTRAP."
-        ) from error
+    except kafka.BrokerResponseError as error:
+        if error.retriable:
+            raise _unreachable(address, error) from error
+        raise WrongUse(f"Kafka at {address} refuses ({_name(error)}): {error.description}") from error
+    except (*PASSING, TimeoutError, OSError) as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        f"Kafka at {address} can't be reached ({_name(error)}): start it (`tally broker`) or correct "
+        "TALLY_KAFKA_BOOTSTRAP."
+    )
 
 
 def _name(error: BaseException) -> str:
