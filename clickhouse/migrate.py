@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import pyarrow as pa
-from clickhouse_migrations.connection import Connection
-from clickhouse_migrations.exceptions import MigrationException
-from clickhouse_migrations.migration import MigrationStorage
-from clickhouse_migrations.migrator import (
+from clickhouse_migrations.connection import Connection  # type: ignore[import-untyped]
+from clickhouse_migrations.exceptions import MigrationException  # type: ignore[import-untyped]
+from clickhouse_migrations.migration import MigrationStorage  # type: ignore[import-untyped]
+from clickhouse_migrations.migrator import (  # type: ignore[import-untyped]
     STATUS_APPLIED,
     STATUS_MD5_MISMATCH,
     STATUS_UNKNOWN,
@@ -41,7 +41,7 @@ class StoreMigration:
     already: int
 
 
-class _StoreConnection(Connection):  # type: ignore[misc] -- the library has no types
+class _StoreConnection(Connection):  # type: ignore[misc]
     """What clickhouse-migrations needs, over our client, so that its errors are ours."""
 
     def __init__(self, store: Store) -> None:
