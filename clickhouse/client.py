@@ -94,6 +94,7 @@ class Store:
                 query_retries=0,
                 autogenerate_session_id=False,
                 compress=False,
+                form_encode_query_params=True,  # lists of hashes are longer than a URL may be
             )
         except (ClickHouseError, HTTPError, OSError) as error:
             raise_ours(error, address=address)

@@ -143,3 +143,23 @@ def _lines_of(table: pa.Table, kind_codes: np.ndarray, *, first_row: int) -> pl.
         },
         schema=LINES,
     )
+
+
+def merge(batches: Sequence[PricedBatch]) -> PricedBatch:
+    """Several batches as one, in the order given; the dictionaries of kinds become one."""
+    if len(batches) == 1:
+        return batches[0]
+    known: dict[tuple[str, str, str, str], int] = {}
+    lines: list[pl.DataFrame] = []
+    rows = 0
+    for batch in batches:
+        codes = _global_codes(batch.kinds.to_dicts(), known)
+        lines.append(
+            batch.lines.with_columns(
+                (pl.col("row") + rows).cast(pl.UInt32),
+                pl.Series("kind", codes[batch.lines.get_column("kind").to_numpy()], dtype=pl.UInt32),
+            )
+        )
+        rows += batch.events.height
+    kinds = pl.DataFrame([(code, *kind) for kind, code in known.items()], schema=KINDS, orient="row")
+    return PricedBatch(pl.concat([batch.events for batch in batches]), pl.concat(lines), kinds)

@@ -13,6 +13,7 @@ The state is handed back at the end, after every write succeeded; a crash before
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,13 +24,12 @@ from pipeline.dedupe import dedupe
 from pipeline.fold import fold
 from pipeline.identities import Identities, Segment, identity_hashes
 from pipeline.route import take
-from schemas.counted import HOUR, LANE, TOTALS
+from schemas.counted import HOUR, KNOWN, LANE, TOTALS
 from schemas.errors import StoreUnavailable
 from schemas.frames import PricedBatch
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
-    from datetime import timedelta
 
     from numpy.typing import NDArray
 
@@ -87,7 +87,8 @@ class AskKnown:
     """The facts of blocks < ``before`` with one of these hashes. Answer: a frame of KNOWN.
 
     ``orgs`` and ``times`` are those of the events asked for: a true duplicate has its original's, which is the fast
-    way to it; a conflict may not, so the answer must not depend on them.
+    way to it; a conflict may not, so the answer must not depend on them. A fact received at or after ``settled_since``
+    holds its identity for all of these events; one received earlier may have been succeeded by another.
     """
 
     partition: int
@@ -95,6 +96,7 @@ class AskKnown:
     hashes: NDArray[np.uint64]
     orgs: pl.Series
     times: pl.Series
+    settled_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ def count(
     remembered = state.identities.contain(hashes)
     # Older facts than memory covers can only be ruled out by the store.
     suspects = remembered if state.identities.covered_from == 0 else np.ones(len(hashes), dtype=np.bool_)
-    known = yield from _known(batch, hashes, suspects, remembered, partition=state.partition, before=n)
+    question = _question(batch, hashes, suspects, state=state, before=n, horizon=limits.horizon)
+    known = yield from _known(question, hashes[remembered])
     decision = dedupe(batch, hashes=hashes, suspects=suspects, known=known, horizon=limits.horizon)
     facts, new_hashes = take(batch, decision.new), hashes[decision.new]
 
@@ -201,25 +204,38 @@ def _restored(state: PartitionState, *, before: int, limits: CountLimits) -> Gen
     return Identities(limits.identities_max, segments, answer.covered_from)
 
 
-def _known(
+def _question(  # noqa: PLR0913 -- what the question is made of
     batch: PricedBatch,
     hashes: NDArray[np.uint64],
     suspects: NDArray[np.bool_],
-    remembered: NDArray[np.bool_],
     *,
-    partition: int,
+    state: PartitionState,
     before: int,
-) -> Generator[Step, Any, pl.DataFrame]:
+    horizon: timedelta,
+) -> AskKnown:
+    asked = batch.events.filter(pl.Series(suspects))
+    newest = asked.get_column("received_at").max()
+    return AskKnown(
+        state.partition,
+        before,
+        hashes[suspects],
+        asked.get_column("org"),
+        asked.get_column("time"),
+        newest - horizon if isinstance(newest, datetime) else None,
+    )
+
+
+def _known(question: AskKnown, remembered: NDArray[np.uint64]) -> Generator[Step, Any, pl.DataFrame]:
     """The store's facts that the suspects may repeat.
 
     A remembered hash without an answer is asked again: the store acknowledged that fact, so not seeing it means that
     the answer is not to be trusted yet.
     """
-    asked = batch.events.filter(pl.Series(suspects))
+    if not len(question.hashes):
+        return pl.DataFrame(schema=KNOWN)
     for _ in range(ASK_AGAIN_MAX):
-        question = AskKnown(partition, before, hashes[suspects], asked.get_column("org"), asked.get_column("time"))
         known: pl.DataFrame = yield question
-        if np.isin(hashes[remembered], known.get_column("identity_hash").to_numpy()).all():
+        if np.isin(remembered, known.get_column("identity_hash").to_numpy()).all():
             return known
     raise StoreUnavailable(
         "The store does not show facts that it acknowledged: check that reads go to the replica that is written to."

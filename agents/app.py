@@ -1,0 +1,226 @@
+"""The Faust app: two topics as chunks, one agent each, and the life of what they need."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import faust.streams
+import structlog
+
+from agents.batching import Batcher
+from agents.catalog_follower import CatalogFollower
+from agents.chunks import ChunkApp, ChunkConsumer, ChunkSchema
+from agents.count import CountAgent
+from agents.price import PriceAgent
+from agents.publishing import Publisher
+from agents.raw_log import RawLog
+from schemas.errors import LogBroken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agents.chunks import Chunk
+    from agents.metrics import Metrics
+    from agents.wiring import Wiring
+
+log = structlog.get_logger()
+
+QUEUE_CHUNKS_MAX = 8
+FETCH_BYTES_MAX = 2 * 1024 * 1024  # per partition; memory in flight = partitions x queue x this, at the worst
+PRICE_EVENTS_MAX = 20_000
+PRICE_WAIT_SECONDS = 0.1
+REBALANCE_SECONDS = 60.0
+REQUEST_SECONDS = 310.0  # Faust wants it above any session timeout
+LAG_SECONDS = 2.0
+
+
+class Pipeline:
+    """One worker: start, run until told to stop or until something breaks, stop."""
+
+    def __init__(self, wiring: Wiring, *, metrics: Metrics) -> None:
+        # Without its compiled stream iterator Faust acks events of old generations that it skipped.
+        assert faust.streams._CStreamIterator is not None, "install faust-streaming with its wheel"  # noqa: S101, SLF001
+        self._wiring = wiring
+        self._metrics = metrics
+        self._publisher = Publisher(wiring.kafka)
+        self._raw_log = RawLog(wiring.kafka)
+        self._catalog = CatalogFollower(wiring.kafka, topic=wiring.topics.catalog)
+        self.app = _chunk_app(wiring)
+        self.beat = time.monotonic()
+        self.failure: BaseException | None = None
+        self._should_stop = False
+        self._broken = asyncio.Event()
+
+    async def start(self) -> None:
+        """Connects and joins the group. Raises aiokafka's errors when the broker is away."""
+        await self._publisher.start()
+        await self._raw_log.start()
+        await self._catalog.start()
+        wiring, app = self._wiring, self.app
+        price = PriceAgent(
+            wiring,
+            publisher=self._publisher,
+            catalog=self._catalog,
+            metrics=self._metrics,
+            should_stop=self._stopping,
+        )
+        count = CountAgent(
+            wiring,
+            publisher=self._publisher,
+            raw_log=self._raw_log,
+            metrics=self._metrics,
+            should_stop=self._stopping,
+        )
+        self._agent(
+            "price",
+            wiring.topics.events,
+            Batcher(app, price.work, weight=_records, weight_max=PRICE_EVENTS_MAX, wait_seconds=PRICE_WAIT_SECONDS),
+        )
+        self._agent(
+            "count",
+            wiring.topics.priced,
+            Batcher(
+                app,
+                count.work,
+                weight=_events,
+                weight_max=wiring.batch_events_max,
+                wait_seconds=wiring.batch_wait_seconds,
+            ),
+        )
+
+        @app.on_partitions_assigned.connect
+        async def assigned(_app: Any, assigned: Any, **_: Any) -> None:  # noqa: ANN401 -- faust has no types
+            self._metrics.rebalances.inc()
+            count.keep_only({tp.partition for tp in assigned if tp.topic == wiring.topics.priced})
+            log.info("partitions_assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
+            await self._check_start(assigned)
+
+        app.finalize()
+        await app.start()
+
+    async def run(self) -> None:
+        """Returns when the app broke; ``failure`` then says why. Keeps the gauges and the heartbeat meanwhile."""
+        while not self._broken.is_set():
+            self.beat = time.monotonic()
+            self._note_lag()
+            crash = self.app.crash_reason
+            if crash is not None and self.failure is None:
+                self.failure = crash
+            if self.failure is not None or self.app.should_stop:
+                return
+            try:
+                await asyncio.wait_for(self._broken.wait(), timeout=LAG_SECONDS / 4)
+            except TimeoutError:
+                continue
+
+    async def stop(self) -> None:
+        """Finishes the batches in flight, commits, leaves the group."""
+        self._should_stop = True
+        await self.app.stop()
+        for part in (self._catalog, self._raw_log, self._publisher):
+            await part.stop()
+
+    @property
+    def assigned(self) -> bool:
+        """Whether this worker is a member of the group in good standing."""
+        return self.app.consumer is not None and not self.app.rebalancing and self._metrics.rebalances._value.get() > 0  # noqa: SLF001
+
+    def _stopping(self) -> bool:
+        return self._should_stop or self._broken.is_set()
+
+    def _agent(self, name: str, topic: str, batcher: Batcher) -> None:
+        channel = self.app.topic(topic, schema=ChunkSchema(), maxsize=QUEUE_CHUNKS_MAX)
+
+        async def agent(stream: Any) -> None:  # noqa: ANN401 -- faust has no types
+            try:
+                await batcher.run(stream)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                self._break(error)
+                raise
+
+        agent.__name__ = name
+        self.app.agent(channel, name=f"tallyhouse.{name}")(agent)
+
+    def _break(self, error: BaseException) -> None:
+        if self.failure is None:
+            self.failure = error
+        self._broken.set()
+
+    async def _check_start(self, assigned: Any) -> None:  # noqa: ANN401 -- faust has no types
+        """Records that retention deleted before they were read are lost money: say so and end, never skip them."""
+        consumer = self.app.consumer
+        for tp in assigned:
+            committed = consumer._committed_offset.get(tp)  # noqa: SLF001 -- what Faust just asked the group for
+            begin, _ = await self._raw_log.span(tp.topic, tp.partition)
+            if committed is not None and committed < begin:
+                self._break(
+                    LogBroken(
+                        f"{tp.topic} partition {tp.partition} begins at {begin}, but only records below {committed} "
+                        "were read: some were deleted unread; reset the group's offsets to accept the loss."
+                    )
+                )
+
+    def _note_lag(self) -> None:
+        consumer = self.app.consumer
+        if not isinstance(consumer, ChunkConsumer):
+            return
+        for tp in list(consumer.assignment()):
+            highwater = consumer.highwater(tp)
+            committed = consumer._committed_offset.get(tp)  # noqa: SLF001 -- Faust keeps it for itself
+            if highwater is not None and committed is not None:
+                self._metrics.lag_records.labels(tp.topic, tp.partition).set(max(0, highwater - committed))
+        for topic in (self._wiring.topics.events, self._wiring.topics.priced):
+            oldest = consumer.oldest_inflight_timestamp(topic)
+            self._metrics.oldest_unprocessed.labels(topic).set(0 if oldest is None else max(0, time.time() - oldest))
+
+
+def _chunk_app(wiring: Wiring) -> ChunkApp:
+    return ChunkApp(
+        wiring.app_id,
+        broker=wiring.faust_broker,
+        broker_credentials=wiring.broker_credentials,
+        store="memory://",
+        autodiscover=False,
+        table_standby_replicas=0,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        topic_create_topics=False,
+        value_serializer="raw",
+        key_serializer="raw",
+        web_enabled=False,
+        web_tables_enabled=False,
+        worker_redirect_stdouts=False,
+        consumer_auto_offset_reset="earliest",  # the store makes reading again harmless
+        consumer_max_fetch_size=FETCH_BYTES_MAX,
+        broker_commit_interval=0.5,
+        broker_commit_every=1_000_000_000,
+        broker_session_timeout=wiring.session_timeout_seconds,
+        broker_heartbeat_interval=min(3.0, wiring.session_timeout_seconds / 3),
+        broker_rebalance_timeout=REBALANCE_SECONDS,
+        broker_request_timeout=REQUEST_SECONDS,
+        stream_wait_empty=True,
+        stream_buffer_maxsize=QUEUE_CHUNKS_MAX,
+        agent_supervisor="mode.CrashingSupervisor",
+    )
+
+
+def _records(chunk: Chunk) -> int:
+    return len(chunk.records)
+
+
+def _events(chunk: Chunk) -> int:
+    """About how many events the blocks of a chunk hold, by their size: opening them is the work itself."""
+    return sum(len(record.value or b"") for record in chunk.records) // BYTES_PER_EVENT + len(chunk.records)
+
+
+BYTES_PER_EVENT = 45
+
+def quiet_libraries(level: int = logging.ERROR) -> None:
+    """Faust, mode and aiokafka log every step of a rebalance; what matters of it is logged here."""
+    for name in ("faust", "mode", "aiokafka", "asyncio"):
+        logging.getLogger(name).setLevel(level)

@@ -1,0 +1,244 @@
+"""Whole chunks of a partition instead of single records: the transport under both agents.
+
+Stock Faust spends 80-120 µs of asyncio machinery on every record and can commit past a record that was not acked (its
+gap arithmetic; github.com/faust-streaming/faust issues 502, 529, 606). Here one Faust ``Event`` stands for a
+contiguous run of one partition, and the committed offset is the end of the longest fully acked prefix of runs, so it
+never passes work in flight. Rebalances, queues, supervisors and the commit loop stay Faust's.
+
+It leans on private methods of faust-streaming 0.15.3; ``tests/agents/test_chunks_guard.py`` fails when they change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import faust
+from faust.serializers.schemas import Schema
+from faust.transport.consumer import ensure_TP
+from faust.transport.drivers import aiokafka as driver
+from faust.types.tuples import ConsumerMessage, ack_lock
+from mode import Service
+from mode.utils.futures import notify
+
+from schemas.errors import BrokerUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from faust.types import TP
+
+#: How long a revocation may wait for chunks in flight. Shorter than the group's rebalance timeout, so that a worker
+#: whose store hangs gives its partitions up in order instead of being thrown out; what was not acked is read again.
+REVOKE_WAIT_SECONDS: Final = 20.0
+WATCHDOG_SECONDS: Final = 2.0
+
+
+class Chunk(NamedTuple):
+    """A contiguous run of records of one partition, in order."""
+
+    tp: Any
+    first: int
+    next: int  # the last record's offset + 1
+    generation: int
+    records: list[Any]  # aiokafka ConsumerRecord: offset, timestamp, headers, value
+
+
+class ChunkMessage(ConsumerMessage):  # type: ignore[misc]
+    """What Faust takes for one message."""
+
+    __slots__ = ("next_offset", "record_count")
+
+
+class ChunkSchema(Schema):  # type: ignore[misc]
+    """Hands the chunk through. Nothing is decoded here, so that no decoding error can ack a record unseen."""
+
+    def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> None:
+        """A chunk has no key."""
+        _ = app, message, loads, serializer
+
+    def loads_value(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
+        """The chunk itself."""
+        _ = app, loads, serializer
+        return message.value
+
+
+class ChunkConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """The consumer as Faust makes it, but reading only what transactional producers have committed."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"  # noqa: SLF001 -- Faust ties it to its own transactions
+        return consumer
+
+
+class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
+    """Delivers chunks, and commits the end of the longest acked prefix of them."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._inflight: dict[TP, deque[ChunkMessage]] = {}  # in the order of delivery
+        self._next: dict[TP, int] = {}  # next offset to deliver
+        self._wake = asyncio.Event()
+
+    def _new_consumer_thread(self) -> Any:
+        return ChunkConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """There is room in a queue again: read on at once."""
+        super().on_buffer_drop(tp)
+        self._wake.set()
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
+        if self.flow_active and not self.app.client_only and not self._get_active_partitions():
+            self._wake.clear()  # the base class would sleep a blind second here
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout)
+            except TimeoutError:
+                pass
+            return {}, set()
+        answer: tuple[Any, Any] = await super()._wait_next_records(timeout)
+        return answer
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ChunkMessage]]:
+        """Chunks as they were fetched. The generation is taken before the fetch: what a rebalance overtook is dropped."""
+        generation = self.app.consumer_generation_id
+        records, _active = await self._wait_next_records(timeout)
+        if records is None or self.should_stop:
+            return
+        if not self._current(generation):
+            try:
+                await self.perform_seek()
+            except Exception as error:  # noqa: BLE001 -- the rebalance in progress seeks again itself
+                self.log.warning("seek while the flow is inactive: %r", error)
+            return
+        size = self.app.chunk_records_max
+        for raw_tp, fetched in records.items():
+            tp = ensure_TP(raw_tp)
+            wanted = self._next.get(tp)
+            run = fetched
+            if wanted is not None and run[0].offset < wanted:
+                run = [record for record in run if record.offset >= wanted]
+            for start in range(0, len(run), size):
+                if not self._current(generation):
+                    return
+                message = self._message(tp, run[start : start + size], generation)
+                self._inflight.setdefault(tp, deque()).append(message)
+                self._next[tp] = message.next_offset
+                yield tp, message
+            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+
+    def _current(self, generation: int) -> bool:
+        return bool(self.flow_active) and generation == self.app.consumer_generation_id
+
+    def _message(self, tp: TP, records: list[Any], generation: int) -> ChunkMessage:
+        first, following = records[0].offset, records[-1].offset + 1
+        message = ChunkMessage(
+            tp.topic,
+            tp.partition,
+            following - 1,
+            records[-1].timestamp / 1000.0,
+            0,
+            None,
+            None,
+            Chunk(tp, first, following, generation, records),
+            None,
+            0,
+            0,
+            tp,
+            generation_id=generation,
+        )
+        message.next_offset, message.record_count = following, len(records)
+        return message
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Nothing: holes in a log (transaction markers) need no bookkeeping, a chunk's end is its last record + 1."""
+
+    def ack(self, message: Any) -> bool:
+        """Marks the chunk as done and lets its payload go."""
+        with ack_lock:
+            if message.acked:
+                return False
+            message.acked = True
+            message.value = None
+            self._unacked_messages.discard(message)
+            self._n_acked += message.record_count
+            notify(self._waiting_for_ack)
+            return True
+
+    def _new_offset(self, tp: TP) -> int | None:
+        queue = self._inflight.get(tp)
+        following = None
+        while queue and queue[0].acked:
+            following = queue.popleft().next_offset
+        return following
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterable[TP]:
+        return [
+            tp
+            for tp, queue in self._inflight.items()
+            if queue and queue[0].acked and (topics is None or tp in topics or tp.topic in topics)
+        ]
+
+    async def wait_empty(self) -> None:
+        """Waits for chunks in flight, but not for ever: a store that hangs must not hold up the whole group."""
+        try:
+            await asyncio.wait_for(super().wait_empty(), REVOKE_WAIT_SECONDS)
+        except TimeoutError:
+            self.log.warning("gave up waiting for chunks in flight; what was not acked is read again")
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Stop, wait for acks, commit; only then forget the chunks."""
+        await super().on_partitions_revoked(revoked)
+        for tp in revoked:
+            self._inflight.pop(tp, None)
+            self._next.pop(tp, None)
+
+    async def perform_seek(self) -> None:
+        """Back to the committed offsets: everything that was not acked is read again."""
+        await super().perform_seek()
+        self._inflight.clear()
+        self._next.clear()
+
+    def oldest_inflight_timestamp(self, topic: str) -> float | None:
+        """The append time (Unix seconds) of the oldest chunk of a topic that is not acked; None when all are."""
+        times = [
+            message.value.records[0].timestamp / 1000.0
+            for tp, queue in list(self._inflight.items())
+            if tp.topic == topic
+            for message in list(queue)
+            if not message.acked and message.value is not None
+        ]
+        return min(times, default=None)
+
+    @Service.task
+    async def _coordinator_watchdog(self) -> None:
+        # Faust's driver goes round AIOKafkaConsumer.getmany() and so round its check_errors(): a fatal group error
+        # would park the coordinator for ever, silently. Here it ends the process.
+        async for _ in self.itertimer(WATCHDOG_SECONDS, name="coordinator-watchdog"):
+            consumer = self._thread._consumer
+            coordinator = consumer and consumer._coordinator
+            if not coordinator:
+                continue
+            error = getattr(coordinator, "_pending_exception", None)
+            task = getattr(coordinator, "_coordination_task", None)
+            if error is None and task is not None and task.done():
+                error = RuntimeError("the group coordination task died")
+            if error is not None:
+                await self.crash(BrokerUnavailable(f"The consumer group failed ({error!r}): start the worker again."))
+
+
+class ChunkTransport(driver.Transport):  # type: ignore[misc]
+    """Faust's aiokafka transport with the chunk consumer."""
+
+    Consumer = ChunkConsumer
+
+
+class ChunkApp(faust.App):  # type: ignore[misc]
+    """A Faust app whose topics are all delivered as chunks of at most ``chunk_records_max`` records."""
+
+    chunk_records_max: int = 5_000
+
+    def _new_transport(self) -> ChunkTransport:
+        return ChunkTransport(self.conf.broker_consumer, self)

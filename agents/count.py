@@ -1,0 +1,315 @@
+"""The count agent: blocks in, facts and totals out, each event once.
+
+It carries out the steps of ``pipeline/count.py`` in their order and decides nothing itself. The partitions of a batch
+go through the steps side by side, so that each step is one insert:
+
+    chunks of usage.priced → (restore) → dedupe → facts → repeats → conflicts → totals → swap memory → ack
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import structlog
+
+from agents.rejects import reject_messages, reject_rows
+from agents.retrying import until_done
+from clickhouse.client import Store
+from clickhouse.counting import (
+    identities_before,
+    insert_facts,
+    insert_rows,
+    insert_totals,
+    known_facts,
+    newest_block,
+    totals_before,
+)
+from pipeline.block import CONTROL_HEADER, Block, merge
+from pipeline.conflicts import conflict_reject
+from pipeline.count import (
+    AskIdentities,
+    AskKnown,
+    AskTotals,
+    Counted,
+    IdentitiesAnswer,
+    InsertFacts,
+    InsertRepeats,
+    InsertTotals,
+    PartitionState,
+    PublishConflicts,
+    count,
+    fresh,
+)
+from schemas.errors import LogBroken
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
+
+    from agents.chunks import Chunk
+    from agents.metrics import Metrics
+    from agents.publishing import Publisher
+    from agents.raw_log import RawLog
+    from agents.wiring import Wiring
+    from pipeline.count import Step
+
+log = structlog.get_logger()
+
+LATE_SECONDS = 3_600
+
+
+@dataclass(slots=True)
+class _Run:
+    """One partition's way through the steps: its generator, and the write it waits for, or what came out."""
+
+    partition: int
+    steps: Generator[Step, Any, tuple[PartitionState, Counted]]
+    pending: Step | None = None
+    result: tuple[PartitionState, Counted] | None = None
+
+
+class CountAgent:
+    """Works off batches of priced chunks; owns the memory of the partitions that this worker counts."""
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        *,
+        publisher: Publisher,
+        raw_log: RawLog,
+        metrics: Metrics,
+        should_stop: Callable[[], bool],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._wiring = wiring
+        self._publisher = publisher
+        self._raw_log = raw_log
+        self._metrics = metrics
+        self._should_stop = should_stop
+        self._now = now
+        self._states: dict[int, PartitionState] = {}
+        self._store: Store | None = None
+
+    async def work(self, chunks: list[Chunk]) -> None:
+        """Counts the blocks of these chunks. Returns when every row that came of them is acknowledged."""
+        started = time.monotonic()
+        blocks = _blocks_by_partition(chunks)
+        runs = [_Run(partition, await self._steps(partition, run)) for partition, run in sorted(blocks.items())]
+        answer: list[Any] = [None] * len(runs)
+        while True:
+            for run, given in zip(runs, answer, strict=True):
+                await self._until_write(run, given)
+            # Every partition goes through the same writes in the same order, so they all wait for the same one.
+            waiting = [run.pending for run in runs if run.pending is not None]
+            if not waiting:
+                break
+            await self._write(waiting)
+            answer = [None] * len(runs)
+        results = [run.result for run in runs if run.result is not None]
+        for state, _ in results:
+            self._states[state.partition] = state
+        self._note([counted for _, counted in results], started=started)
+
+    def keep_only(self, partitions: Collection[int]) -> None:
+        """Drops the memory of partitions that are counted elsewhere now. What is kept is used only at its position."""
+        for partition in set(self._states) - set(partitions):
+            del self._states[partition]
+
+    async def _steps(
+        self, partition: int, blocks: list[Block]
+    ) -> Generator[Step, Any, tuple[PartitionState, Counted]]:
+        """The steps of these blocks, from memory if it ends exactly where they begin, else from the store."""
+        first = blocks[0].offset
+        state = self._states.get(partition)
+        if state is None or state.next_block != first:
+            await self._check_log(partition)
+            log.info("partition_restored", partition=partition, before_block=first)
+            state = fresh(partition, next_block=first, limits=self._wiring.count_limits)
+        return count(state, blocks, limits=self._wiring.count_limits)
+
+    async def _check_log(self, partition: int) -> None:
+        """Ends the worker when the log does not fit what was counted: then no number could be trusted any more."""
+        topic = self._wiring.topics.priced
+        _, end = await self._retry(lambda: self._raw_log.span(topic, partition), what=topic)
+        newest = await self._ask(lambda store: newest_block(store, partition=partition))
+        if newest is not None and newest >= end:
+            raise LogBroken(
+                f"{topic} partition {partition} ends at {end}, but block {newest} of it is counted already: the topic "
+                "was deleted or recreated; restore it, or migrate to a new database."
+            )
+
+    async def _until_write(self, run: _Run, answer: Any) -> None:  # noqa: ANN401 -- the answer of any step
+        """Answers the questions of a run until it wants to write something, or is done."""
+        run.pending = None
+        if run.result is not None:
+            return
+        while True:
+            try:
+                step = await self._spend("dedupe", run.steps.send, answer)
+            except _Done as done:
+                run.result = done.result
+                return
+            if not isinstance(step, AskIdentities | AskKnown | AskTotals):
+                run.pending = step
+                return
+            answer = await self._ask(functools.partial(_answer, step))
+
+    async def _write(self, steps: Sequence[Step]) -> None:
+        """Carries out one write of all partitions at once."""
+        match steps[0]:
+            case InsertFacts():
+                own = [step for step in steps if isinstance(step, InsertFacts)]
+                facts = merge([step.facts for step in own])
+                hashes = np.concatenate([step.hashes for step in own])
+                if facts.events.height:
+                    await self._insert(lambda store: insert_facts(store, facts, hashes))
+            case InsertRepeats():
+                repeats = pl.concat([step.repeats for step in steps if isinstance(step, InsertRepeats)])
+                if repeats.height:
+                    await self._insert(lambda store: insert_rows(store, "duplicates_rows", repeats))
+            case PublishConflicts():
+                conflicts = pl.concat([step.conflicts for step in steps if isinstance(step, PublishConflicts)])
+                if conflicts.height:
+                    await self._publish_conflicts(conflicts)
+            case InsertTotals():
+                totals = pl.concat([step.totals for step in steps if isinstance(step, InsertTotals)])
+                if totals.height:
+                    await self._insert(lambda store: insert_totals(store, totals))
+            case _:
+                raise AssertionError("a question is no write")
+
+    async def _publish_conflicts(self, conflicts: pl.DataFrame) -> None:
+        topic = self._wiring.topics.events
+        places = list(conflicts.select("partition", "offset").iter_rows())
+        records = await self._retry(lambda: self._raw_log.records(topic, places), what=topic)
+        rejects = [
+            conflict_reject(conflict, record=records.get((conflict["partition"], conflict["offset"])))
+            for conflict in conflicts.iter_rows(named=True)
+        ]
+        await self._insert(lambda store: insert_rows(store, "rejected_rows", reject_rows(rejects)))
+        await self._publisher.send_keyed(
+            self._wiring.topics.rejected,
+            reject_messages(rejects),
+            retry=lambda send: self._retry(send, what="usage.rejected"),
+        )
+
+    async def _ask(self, question: Callable[[Store], Any]) -> Any:  # noqa: ANN401 -- the answer
+        return await self._retry(lambda: asyncio.to_thread(lambda: question(self._opened())), what="store")
+
+    async def _insert(self, insert: Callable[[Store], None]) -> None:
+        def timed() -> None:
+            with self._metrics.store_insert_seconds.time():
+                cpu = time.thread_time()
+                insert(self._opened())
+                self._metrics.step_cpu.labels("store").inc(time.thread_time() - cpu)
+
+        await self._retry(lambda: asyncio.to_thread(timed), what="store")
+
+    def _opened(self) -> Store:
+        if self._store is None:
+            self._store = Store(self._wiring.store)
+        return self._store
+
+    async def _spend(self, step: str, work: Callable[[Any], Any], argument: Any) -> Any:  # noqa: ANN401
+        def timed() -> Any:  # noqa: ANN401
+            cpu = time.thread_time()
+            try:
+                return work(argument)
+            except StopIteration as stop:
+                raise _Done(stop.value) from stop  # StopIteration can't leave a thread's future
+            finally:
+                self._metrics.step_cpu.labels(step).inc(time.thread_time() - cpu)
+
+        return await asyncio.to_thread(timed)
+
+    async def _retry(self, action: Callable[[], Awaitable[Any]], *, what: str) -> Any:  # noqa: ANN401 -- the answer
+        return await until_done(action, what=what, should_stop=self._should_stop, metrics=self._metrics)
+
+    def _note(self, counted: Sequence[Counted], *, started: float) -> None:
+        """Metrics and one log line per batch."""
+        metrics, now = self._metrics, self._now()
+        new = sum(one.facts.events.height for one in counted)
+        duplicates = sum(one.repeats.filter(pl.col("kind") == "duplicate").height for one in counted)
+        conflicts = sum(one.repeats.height for one in counted) - duplicates
+        metrics.events.labels("counted").inc(new)
+        metrics.events.labels("duplicate").inc(duplicates)
+        metrics.events.labels("conflict").inc(conflicts)
+        metrics.rejected.labels("conflict").inc(conflicts)
+        metrics.replays.inc(sum(one.replays for one in counted))
+        for one in counted:
+            events = one.facts.events
+            if not events.height:
+                continue
+            received = events.get_column("received_at").dt.epoch("us").to_numpy() / 1e6
+            happened = events.get_column("time").dt.epoch("us").to_numpy() / 1e6
+            metrics.event_to_queryable.observe(np.maximum(now - received, 0.0))
+            metrics.late_events.inc(int((received - happened > LATE_SECONDS).sum()))
+            metrics.unpriced.inc(int((events.get_column("pricing") == "unpriced").sum()))
+            metrics.watermark.set(max(metrics.watermark._value.get(), float(happened.max())))  # noqa: SLF001
+        metrics.identities.set(sum(len(state.identities) for state in self._states.values()))
+        log.info(
+            "batch_counted",
+            events=sum(one.events for one in counted),
+            counted=new,
+            duplicates=duplicates,
+            conflicts=conflicts,
+            replays=sum(one.replays for one in counted),
+            partitions=len(counted),
+            duration_seconds=round(time.monotonic() - started, 3),
+        )
+
+
+class _Done(Exception):  # noqa: N818 -- carries a result, is no error
+    def __init__(self, result: tuple[PartitionState, Counted]) -> None:
+        super().__init__()
+        self.result = result
+
+
+def _blocks_by_partition(chunks: list[Chunk]) -> dict[int, list[Block]]:
+    blocks: dict[int, list[Block]] = {}
+    for chunk in chunks:
+        blocks.setdefault(chunk.tp.partition, []).extend(
+            Block(
+                chunk.tp.partition,
+                record.offset,
+                record.timestamp,
+                record.value or b"",
+                control=any(name == CONTROL_HEADER for name, _ in record.headers),
+            )
+            for record in chunk.records
+        )
+    return blocks
+
+
+def _answer(step: AskIdentities | AskKnown | AskTotals, store: Store) -> Any:  # noqa: ANN401 -- by the question
+    match step:
+        case AskIdentities():
+            return _identities(store, step)
+        case AskKnown():
+            return _known(store, step)
+        case AskTotals():
+            return totals_before(store, partition=step.partition, before=step.before, pairs=step.pairs)
+
+
+def _identities(store: Store, step: AskIdentities) -> IdentitiesAnswer:
+    hashes, covered_from = identities_before(
+        store, partition=step.partition, before=step.before, horizon=step.horizon, limit=step.limit
+    )
+    return IdentitiesAnswer(hashes, covered_from)
+
+
+def _known(store: Store, step: AskKnown) -> pl.DataFrame:
+    return known_facts(
+        store,
+        partition=step.partition,
+        before=step.before,
+        hashes=step.hashes,
+        orgs=step.orgs,
+        times=step.times,
+        settled_since=step.settled_since,
+    )

@@ -1,0 +1,96 @@
+"""Looks into the log from the side: raw records by their coordinates, and where a partition begins and ends.
+
+A consumer without a group: it moves no committed offset and takes part in no rebalance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.records import RawRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+#: Records further apart than this are sought one by one instead of read through.
+SEEK_BEYOND: Final = 2_000
+#: A record that did not come within this is taken as no longer held (retention).
+READ_SECONDS_MAX: Final = 10.0
+
+
+class RawLog:
+    """Reads single records of a topic."""
+
+    def __init__(self, kafka: Mapping[str, Any]) -> None:
+        self._kafka = kafka
+        self._consumer: AIOKafkaConsumer | None = None
+        self._lock = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Connects."""
+        consumer = AIOKafkaConsumer(
+            **self._kafka, enable_auto_commit=False, auto_offset_reset="none", isolation_level="read_committed"
+        )
+        await consumer.start()
+        self._consumer = consumer
+
+    async def stop(self) -> None:
+        """Closes the connection; safe to repeat."""
+        if self._consumer is not None:
+            await self._consumer.stop()
+            self._consumer = None
+
+    async def span(self, topic: str, partition: int) -> tuple[int, int]:
+        """The first offset that a partition holds, and the one its next record will get."""
+        place = TopicPartition(topic, partition)
+        begin = await self._reader.beginning_offsets([place])
+        end = await self._reader.end_offsets([place])
+        return begin[place], end[place]
+
+    async def records(self, topic: str, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], RawRecord]:
+        """The records at these (partition, offset); those that Kafka no longer holds are left out."""
+        wanted: dict[int, set[int]] = {}
+        for partition, offset in places:
+            wanted.setdefault(partition, set()).add(offset)
+        found: dict[tuple[int, int], RawRecord] = {}
+        async with self._lock:
+            for partition, offsets in wanted.items():
+                await self._read_partition(TopicPartition(topic, partition), sorted(offsets), found)
+        return found
+
+    @property
+    def _reader(self) -> AIOKafkaConsumer:
+        assert self._consumer is not None, "read after start"  # noqa: S101 -- a programmer's mistake
+        return self._consumer
+
+    async def _read_partition(
+        self, place: TopicPartition, offsets: list[int], found: dict[tuple[int, int], RawRecord]
+    ) -> None:
+        begin, end = await self.span(place.topic, place.partition)
+        remaining = [offset for offset in offsets if begin <= offset < end]
+        self._reader.assign([place])
+        while remaining:
+            self._reader.seek(place, remaining[0])
+            remaining = await self._read_run(place, remaining, found)
+
+    async def _read_run(
+        self, place: TopicPartition, offsets: list[int], found: dict[tuple[int, int], RawRecord]
+    ) -> list[int]:
+        """Reads on from the first offset while the next ones are near; gives the offsets that are still to be sought."""
+        wanted = set(offsets)
+        while True:
+            answer = await asyncio.wait_for(self._reader.getmany(place, timeout_ms=2_000), READ_SECONDS_MAX)
+            records = answer.get(place, [])
+            if not records:
+                return offsets[1:]  # a hole at the first of them
+            for record in records:
+                if record.offset in wanted:
+                    found[(place.partition, record.offset)] = RawRecord(
+                        place.topic, place.partition, record.offset, record.timestamp, record.value, record.headers
+                    )
+            offsets = [offset for offset in offsets if offset > records[-1].offset]
+            if not offsets or offsets[0] - records[-1].offset > SEEK_BEYOND:
+                return offsets
