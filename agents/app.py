@@ -47,7 +47,7 @@ class Pipeline:
         self._metrics = metrics
         self._publisher = Publisher(wiring.kafka)
         self._raw_log = RawLog(wiring.kafka)
-        self._catalog = CatalogFollower(wiring.kafka, topic=wiring.topics.catalog)
+        self._catalog = CatalogFollower(wiring.topics.catalog, client=wiring.kafka)
         self.app = _chunk_app(wiring)
         self.beat = time.monotonic()
         self.failure: BaseException | None = None

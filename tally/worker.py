@@ -1,0 +1,164 @@
+"""``tally worker``: runs the agents until SIGTERM; as many processes as you like."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import json
+import logging
+import signal
+import socket
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from agents.app import Pipeline, quiet_libraries
+from agents.health import HealthServer
+from agents.metrics import Metrics
+from agents.wiring import Wiring
+from pipeline.count import CountLimits
+from pipeline.decode import Limits
+from schemas.errors import ServerUnavailable, TallyError, WrongUse
+from tally.connect import open_store, store_address
+from tally.kafka import admin, broker_credentials, client_settings, missing_topic, partitions, run
+from tally.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = structlog.get_logger()
+
+READY_SECONDS_MAX: Final = 120.0
+
+
+def run_worker(settings: Settings) -> int:
+    """Runs until SIGTERM or SIGINT, then finishes what is in flight, commits and gives 0.
+
+    Prints one JSON line when it is a member of the group and serves its metrics: ``{"ready": true, "metrics": URL}``.
+
+    Raises:
+        WrongUse: the metrics port is taken, a topic or table is missing.
+        ServerUnavailable: Kafka or the store can't be reached at start, or the group failed.
+        LogBroken: records were deleted unread, or a topic was recreated.
+    """
+    _configure_logs(settings.log_level)
+    faulthandler.enable()
+    with contextlib.closing(_bound(settings)) as listener:
+        _check_servers(settings)
+        gc.freeze()
+        return asyncio.run(_run(settings, listener))
+
+
+async def _run(settings: Settings, listener: socket.socket) -> int:
+    metrics = Metrics(CollectorRegistry())
+    pipeline = Pipeline(_wiring(settings), metrics=metrics)
+    health = HealthServer(listener, metrics=metrics, pipeline=pipeline)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await health.start()
+    log.info("worker_starting", metrics=f"{health.url}/metrics", app_id=settings.app_id)
+    try:
+        await pipeline.start()
+        running = asyncio.ensure_future(pipeline.run())
+        ready = asyncio.ensure_future(_announce(pipeline, health.url))
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (ready, stopping):
+            task.cancel()
+        failure = pipeline.failure
+        log.info("worker_stopping", reason="failure" if failure else "signal")
+        with contextlib.suppress(Exception) if failure else contextlib.nullcontext():
+            await asyncio.wait_for(pipeline.stop(), timeout=None if failure is None else 10)
+        running.cancel()
+    finally:
+        await health.stop()
+    if failure is not None and not stop.is_set():
+        _raise_ours(failure)
+    log.info("worker_stopped")
+    return 0
+
+
+async def _announce(pipeline: Pipeline, url: str) -> None:
+    while not pipeline.assigned:
+        await asyncio.sleep(0.05)
+    sys.stdout.write(json.dumps({"ready": True, "metrics": f"{url}/metrics"}) + "\n")
+    sys.stdout.flush()
+
+
+def _raise_ours(failure: BaseException) -> None:
+    if isinstance(failure, TallyError):
+        raise failure
+    raise RuntimeError(f"The worker broke: {failure!r}") from failure
+
+
+def _wiring(settings: Settings) -> Wiring:
+    return Wiring(
+        app_id=settings.app_id,
+        topics=settings.topics,
+        kafka=client_settings(settings),
+        broker_credentials=broker_credentials(settings),
+        store=store_address(settings),
+        event_limits=Limits(max_ahead_seconds=settings.max_ahead_seconds, max_age_days=settings.max_age_days),
+        count_limits=CountLimits(
+            horizon=timedelta(days=settings.dedupe_days),
+            identities_max=settings.identities_max,
+            totals_rows_max=settings.totals_rows_max,
+        ),
+        batch_events_max=settings.batch_events_max,
+        batch_wait_seconds=settings.batch_wait_seconds,
+        session_timeout_seconds=settings.session_timeout_seconds,
+    )
+
+
+def _bound(settings: Settings) -> socket.socket:
+    try:
+        return socket.create_server((settings.metrics_host, settings.metrics_port))
+    except OSError as error:
+        raise WrongUse(
+            f"The metrics port {settings.metrics_host}:{settings.metrics_port} can't be used ({error.strerror}): "
+            "set TALLY_METRICS_PORT to another, or to 0 for a free one."
+        ) from error
+
+
+def _check_servers(settings: Settings) -> None:
+    """Looks once at both servers before the machinery starts, so that what is wrong is said in one sentence."""
+    run(settings, _check_topics(settings))
+    store = open_store(settings)
+    try:
+        store.rows("SELECT count() AS counted FROM installation_rows")
+        store.rows("SELECT 1 FROM facts_rows LIMIT 0")
+    finally:
+        store.close()
+
+
+async def _check_topics(settings: Settings) -> None:
+    topics = settings.topics
+    wanted = (topics.events, topics.priced, topics.rejected, topics.alerts, topics.catalog)
+    async with admin(settings) as client:
+        found = await partitions(client, wanted)
+    for topic in wanted:
+        if not found.get(topic):
+            raise missing_topic(settings, topic)
+
+
+def _configure_logs(level: str) -> None:
+    """One JSON object per line on stderr; stdout carries the ready line alone."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    quiet_libraries()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
