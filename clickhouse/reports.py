@@ -1,0 +1,145 @@
+"""What reports ask the store. Each answers from one scan of one table, so that its figures share a fence.
+
+Spans of whole hours are answered by the hourly totals, others by the facts themselves.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from clickhouse.query import query
+from schemas.reports import LANES_BY, Figures, InvoiceSum, LaneSum, Refusals, UnpricedSum, WindowSum
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from clickhouse.client import Store
+    from schemas.reports import Period
+
+#: Rows that a list report asks for at a time; more would have to be held in memory at once.
+PAGE_ROWS: Final = 50_000
+
+#: The instants that ClickHouse's DateTime holds, in whole years: no event can be counted outside of them.
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(2106, 1, 1, tzinfo=UTC)
+
+EVERY_ORG: Final = ""
+
+_BEFORE_ALL: Final = {"us": 2**62, "topic": "", "partition": 0, "offset": 0, "index": 0}
+
+
+def windows(store: Store, *, org: str, periods: Sequence[Period]) -> list[WindowSum | None]:
+    """The sums of several spans of whole hours at once, in their order; None for a span without events."""
+    seconds = [_seconds(period) for period in periods]
+    parameters = {"org": org, "starts": [at["start"] for at in seconds], "ends": [at["end"] for at in seconds]}
+    found = {
+        row["window"]: WindowSum(_figures(row), row["input_tokens"], row["output_tokens"])
+        for row in store.rows(query("summary"), parameters)
+    }
+    return [found.get(place) for place in range(1, len(periods) + 1)]
+
+
+def lanes(store: Store, *, org: str, by: str, period: Period) -> list[LaneSum]:
+    """The sums of each lane that has events; ``by`` is one of LANES_BY, ``EVERY_ORG`` sums over all orgs."""
+    assert by in LANES_BY  # noqa: S101 -- names of columns come from this list only
+    page, span = _source("lanes", period)
+    return [LaneSum(row["lane"], _figures(row)) for row in store.rows(query(page), {"org": org, "by": by, **span})]
+
+
+def invoice_sums(store: Store, *, org: str, period: Period) -> list[InvoiceSum]:
+    """What was billed, by project, operation, model and invoice name."""
+    page, span = _source("invoice", period)
+    return [
+        InvoiceSum(
+            project=row["project"],
+            operation=row["operation"],
+            model=row["model"],
+            name=row["name"],
+            quantity=row["quantity"],
+            cost=row["meter_cost"],
+            events=row["events"],
+            unpriced=row["unpriced_events"],
+            event_cost=row["event_cost"],
+            newest_us=row["newest_us"],
+        )
+        for row in store.rows(query(page), {"org": org, **span})
+    ]
+
+
+def unpriced_sums(store: Store, *, org: str, period: Period) -> list[UnpricedSum]:
+    """What was used without a price, by meter; always from the facts, which alone know since when."""
+    return [
+        UnpricedSum(
+            operation=row["operation"],
+            provider=row["provider"],
+            model=row["model"],
+            meter=row["meter"],
+            events=row["events"],
+            quantity=row["quantity"],
+            since_us=row["since_us"],
+            facts=row["facts"],
+            unpriced=row["unpriced_events"],
+            newest_us=row["newest_us"],
+        )
+        for row in store.rows(query("unpriced"), {"org": org, **_microseconds(period)})
+    ]
+
+
+def refusals(store: Store, *, org: str, period: Period) -> Refusals:
+    """How many events were refused or repeated."""
+    (row,) = store.rows(query("refusals"), {"org": org, **_microseconds(period)})
+    return Refusals(rejected=row["rejected"], duplicates=row["duplicates"], conflicts=row["conflicts"])
+
+
+def currency(store: Store) -> str:
+    """The currency of the price book that was applied last; USD when there is none."""
+    rows = store.rows(query("currency"))
+    return str(rows[0]["currency"]) if rows else "USD"
+
+
+def rejected(store: Store, *, org: str, period: Period, limit: int | None) -> Iterator[dict[str, Any]]:
+    """Refused events and conflicts by the time they were received, newest first; ``received_us`` is that time."""
+    return _pages(store, "rejected", org=org, period=period, limit=limit, instant="received_us")
+
+
+def duplicates(store: Store, *, org: str, period: Period, limit: int | None) -> Iterator[dict[str, Any]]:
+    """Repeats of counted events by the time of the event, newest first; ``time_us`` is that time."""
+    return _pages(store, "duplicates", org=org, period=period, limit=limit, instant="time_us")
+
+
+def _pages(  # noqa: PLR0913 -- the parts of one question
+    store: Store, page: str, *, org: str, period: Period, limit: int | None, instant: str
+) -> Iterator[dict[str, Any]]:
+    """The rows of a list, page by page: each begins after the last row of the one before."""
+    after: Mapping[str, Any] = _BEFORE_ALL
+    while limit is None or limit > 0:
+        rows_max = PAGE_ROWS if limit is None else min(limit, PAGE_ROWS)
+        parameters = {"org": org, **_microseconds(period), "limit": rows_max}
+        rows = store.rows(query(page), parameters | {f"after_{name}": value for name, value in after.items()})
+        yield from rows
+        if len(rows) < rows_max:
+            return
+        after = {name: rows[-1][instant if name == "us" else name] for name in _BEFORE_ALL}
+        limit = None if limit is None else limit - rows_max
+
+
+def _source(question: str, period: Period) -> tuple[str, dict[str, int]]:
+    if period.is_hour_aligned:
+        return f"{question}_of_hours", _seconds(period)
+    return f"{question}_of_facts", _microseconds(period)
+
+
+def _seconds(period: Period) -> dict[str, int]:
+    return {name: us // 1_000_000 for name, us in zip(("start", "end"), _microseconds(period).values(), strict=True)}
+
+
+def _microseconds(period: Period) -> dict[str, int]:
+    start = min(max(period.start or EARLIEST, EARLIEST), LATEST)
+    end = min(max(period.end or LATEST, EARLIEST), LATEST)
+    microsecond = timedelta(microseconds=1)
+    return {"start_us": (start - EARLIEST) // microsecond, "end_us": (end - EARLIEST) // microsecond}
+
+
+def _figures(row: Mapping[str, Any]) -> Figures:
+    return Figures(**{name: row[name] for name in Figures._fields})

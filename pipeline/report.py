@@ -1,0 +1,296 @@
+"""Report: what sums mean to a reader. Shares, rates, cents and completeness, decided from values alone.
+
+All arithmetic is on whole numbers (10⁻¹² of a unit), so nothing is rounded on the way: shares, rates and ``hhi`` are
+rounded half-even to 6 decimals once, the invoice's total half-even to cents once, and its lines by largest remainder,
+so that they sum to the total.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from decimal import Context, Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from schemas.reports import Figures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from schemas.reports import InvoiceSum, LaneSum, Period, Refusals, UnpricedSum, WindowSum
+
+#: JSON as it is printed.
+Json = dict[str, Any]
+
+MONEY_DECIMALS: Final = 12
+SCALE: Final = 10**MONEY_DECIMALS
+CENT: Final = SCALE // 100
+SHARE_DECIMALS: Final = 6
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: Sums of decimals are longer than the 28 digits that Python's decimals keep when nobody says otherwise.
+_EXACT: Final = Context(prec=100)
+#: The sum of no facts.
+NOTHING: Final = Figures(0, 0, 0, 0, Decimal(0), Decimal(0), None)
+
+
+def summary(windows: Mapping[str, WindowSum | None]) -> Json:
+    """Each window's requests, successes, tokens and cost; None is a window without events."""
+    return {"windows": {name: _window(window) for name, window in windows.items()}}
+
+
+def _window(window: WindowSum | None) -> Json:
+    figures = window.figures if window else NOTHING
+    return {
+        "requests": figures.requests,
+        "ok": figures.ok,
+        "failed": figures.failed,
+        "success_rate": ratio(figures.ok, figures.requests),
+        "input_tokens": quantity(window.input_tokens if window else Decimal(0)),
+        "output_tokens": quantity(window.output_tokens if window else Decimal(0)),
+        "cost": money(whole(figures.cost)),
+        "unpriced": figures.unpriced,
+    }
+
+
+def concentration(lanes: Iterable[LaneSum]) -> Json:
+    """Lanes by cost, largest first, with their shares; how few of them hold 80 %; ``hhi`` is Σ share²."""
+    costs = sorted(((whole(lane.figures.cost), lane) for lane in lanes), key=lambda pair: (-pair[0], pair[1].lane))
+    total = sum(cost for cost, _ in costs)
+    rows, running, lanes_to_80 = [], 0, None
+    for place, (cost, lane) in enumerate(costs, start=1):
+        running += cost
+        if lanes_to_80 is None and total and running * 100 >= total * 80:
+            lanes_to_80 = place
+        rows.append(
+            {
+                "lane": lane.lane,
+                "requests": lane.figures.requests,
+                "cost": money(cost),
+                "share": ratio(cost, total),
+                "running_share": ratio(running, total),
+            }
+        )
+    return {
+        "total": money(total),
+        "top_share": rows[0]["share"] if rows else None,
+        "hhi": ratio(sum(cost * cost for cost, _ in costs), total * total),
+        "lanes_to_80": lanes_to_80,
+        "lanes": rows,
+    }
+
+
+def success(lanes: Iterable[LaneSum]) -> Json:
+    """Each lane's success rate and what its failures cost, the dearest failures first."""
+    ordered = sorted(lanes, key=lambda lane: (-lane.figures.failed_cost, lane.lane))
+    return {
+        "lanes": [
+            {
+                "lane": lane.lane,
+                "requests": lane.figures.requests,
+                "ok": lane.figures.ok,
+                "failed": lane.figures.failed,
+                "success_rate": ratio(lane.figures.ok, lane.figures.requests),
+                "failed_cost": money(whole(lane.figures.failed_cost)),
+            }
+            for lane in ordered
+        ]
+    }
+
+
+def invoice(sums: Sequence[InvoiceSum]) -> Json:
+    """The invoice's lines and projects, in cents that sum to the total, and exact."""
+    quantities: dict[str, int] = defaultdict(int)
+    lines: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    projects: dict[str, int] = defaultdict(int)
+    for row in sums:
+        projects[row.project] += whole(row.event_cost)
+        if row.name:
+            billed = whole(row.quantity)
+            quantities[row.name] += billed
+            line = lines[row.operation, row.model, row.name]
+            line[0] += billed
+            line[1] += whole(row.cost)
+    total = sum(projects.values())
+    ordered_lines = sorted(lines.items(), key=lambda item: (-item[1][1], item[0]))
+    ordered_projects = sorted(projects.items(), key=lambda item: (-item[1], item[0]))
+    line_cents = cents_that_sum([cost for _, (_, cost) in ordered_lines])
+    project_cents = cents_that_sum([cost for _, cost in ordered_projects])
+    return {
+        "quantities": {name: _plain(quantities[name]) for name in sorted(quantities)},
+        "lines": [
+            {
+                "operation": operation,
+                "model": model,
+                "meter": name,
+                "quantity": _plain(billed),
+                "cost": _cents(cents),
+                "exact_cost": money(cost),
+            }
+            for ((operation, model, name), (billed, cost)), cents in zip(ordered_lines, line_cents, strict=True)
+        ],
+        "project_breakdown": [
+            {"project": project, "cost": _cents(cents), "exact_cost": money(cost), "share": ratio(cost, total)}
+            for (project, cost), cents in zip(ordered_projects, project_cents, strict=True)
+        ],
+        "total": _cents(rounded_half_even(total, CENT)),
+        "exact_total": money(total),
+    }
+
+
+def unpriced(sums: Iterable[UnpricedSum]) -> Json:
+    """What was used without a price, most events first; nothing of it is in any cost."""
+    lacking = sorted(
+        (row for row in sums if row.meter),
+        key=lambda row: (-row.events, row.operation, row.provider, row.model, row.meter),
+    )
+    return {
+        "unpriced": [
+            {
+                "operation": row.operation,
+                "provider": row.provider,
+                "model": row.model,
+                "meter": row.meter,
+                "events": row.events,
+                "quantity": quantity(row.quantity),
+                "since": instant(row.since_us),
+            }
+            for row in lacking
+        ]
+    }
+
+
+def completeness(figures: Figures, *, refusals: Refusals, lag: int | None) -> Json:
+    """How far the answer can be relied on: what it counts, what it does not, and what is still on its way.
+
+    ``lag`` is in records, None when the broker could not be asked.
+    """
+    return {
+        "events": figures.requests,
+        "unpriced": figures.unpriced,
+        "rejected": refusals.rejected,
+        "duplicates": refusals.duplicates,
+        "conflicts": refusals.conflicts,
+        "watermark": instant(figures.newest_us),
+        "lag": lag,
+    }
+
+
+def figures_of_lanes(lanes: Iterable[LaneSum]) -> Figures:
+    """The figures of all lanes together."""
+    sums = [lane.figures for lane in lanes]
+    return Figures(
+        requests=sum(row.requests for row in sums),
+        ok=sum(row.ok for row in sums),
+        failed=sum(row.failed for row in sums),
+        unpriced=sum(row.unpriced for row in sums),
+        cost=_sum(row.cost for row in sums),
+        failed_cost=_sum(row.failed_cost for row in sums),
+        newest_us=max((row.newest_us for row in sums if row.newest_us is not None), default=None),
+    )
+
+
+def figures_of_invoice(sums: Sequence[InvoiceSum]) -> Figures:
+    """What completeness needs of an invoice's sums; successes are not known here and stay 0."""
+    return NOTHING._replace(
+        requests=sum(row.events for row in sums),
+        unpriced=sum(row.unpriced for row in sums),
+        cost=_sum(row.event_cost for row in sums),
+        newest_us=max((row.newest_us for row in sums if row.newest_us is not None), default=None),
+    )
+
+
+def figures_of_unpriced(sums: Sequence[UnpricedSum]) -> Figures:
+    """What completeness needs of the unpriced sums; costs and successes are not known here and stay 0."""
+    return NOTHING._replace(
+        requests=sum(row.facts for row in sums),
+        unpriced=sum(row.unpriced for row in sums),
+        newest_us=max((row.newest_us for row in sums if row.newest_us is not None), default=None),
+    )
+
+
+def state(period: Period, *, now: datetime, max_age: timedelta) -> str:
+    """``closed`` when the period is over and the newest of its events would be refused as too old; else ``open``.
+
+    So the figures of a closed period are final: an event that happened in it can still be taken until ``max_age`` after
+    its end. All of time is never closed.
+    """
+    return "closed" if period.end is not None and now - period.end > max_age else "open"
+
+
+def span(period: Period) -> Json:
+    """A period as JSON; start and end of all of time are null."""
+    return {"start": _bound(period.start), "end": _bound(period.end)}
+
+
+def _bound(bound: datetime | None) -> str | None:
+    return None if bound is None else bound.isoformat().replace("+00:00", "Z")
+
+
+def instant(since_1970_us: int | None) -> str | None:
+    """An instant as RFC 3339 in UTC, with microseconds."""
+    if since_1970_us is None:
+        return None
+    moment = EPOCH + timedelta(microseconds=since_1970_us)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def whole(value: Decimal) -> int:
+    """A decimal of at most 12 places as a whole number of 10⁻¹²."""
+    return int(_EXACT.scaleb(value, MONEY_DECIMALS))
+
+
+def money(units: int) -> str:
+    """Whole 10⁻¹² as a decimal with all its 12 places."""
+    return _fixed(units, MONEY_DECIMALS)
+
+
+def quantity(value: Decimal) -> str:
+    """A quantity as a plain decimal without trailing zeros: "11284", "0.5"."""
+    return _plain(whole(value))
+
+
+def _plain(units: int) -> str:
+    return _fixed(units, MONEY_DECIMALS).rstrip("0").rstrip(".")
+
+
+def _cents(cents: int) -> str:
+    return _fixed(cents, 2)
+
+
+def _fixed(units: int, decimals: int) -> str:
+    digits = str(abs(units)).rjust(decimals + 1, "0")
+    return f"{'-' if units < 0 else ''}{digits[:-decimals]}.{digits[-decimals:]}"
+
+
+def ratio(part: int, of: int) -> str | None:
+    """``part`` ÷ ``of`` with 6 decimals, rounded half-even once; None when there is nothing to divide by."""
+    return _fixed(rounded_half_even(part * 10**SHARE_DECIMALS, of), SHARE_DECIMALS) if of else None
+
+
+def rounded_half_even(value: int, unit: int) -> int:
+    """How many ``unit`` make up ``value``, to the nearest whole number; a tie goes to the even one."""
+    count, rest = divmod(value, unit)
+    return count + (2 * rest > unit or (2 * rest == unit and count % 2 == 1))
+
+
+def cents_that_sum(costs: Sequence[int]) -> list[int]:
+    """Costs (10⁻¹²) in cents that sum to their total rounded half-even, by largest remainder.
+
+    Each cost is cut to cents; the cents that are then missing go to those that lost most, among equals to the earlier.
+    No cost is off by a cent or more.
+    """
+    cut = [cost // CENT for cost in costs]
+    missing = rounded_half_even(sum(costs), CENT) - sum(cut)
+    by_loss = sorted(range(len(costs)), key=lambda at: -(costs[at] % CENT))
+    for at in by_loss[:missing]:
+        cut[at] += 1
+    return cut
+
+
+def _sum(values: Iterable[Decimal]) -> Decimal:
+    add: Callable[[Decimal, Decimal], Decimal] = _EXACT.add
+    total = Decimal(0)
+    for value in values:
+        total = add(total, value)
+    return total

@@ -1,0 +1,426 @@
+"""``tally report``: answers for people, finance and machines, each with how complete it is.
+
+Gather (clickhouse/reports.py), decide (pipeline/report.py), print. The lag is read before the store is: what had been
+counted by then is in the answer, so a lag of 0 means that nothing sent before the question is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+
+import typer
+
+from clickhouse import reports
+from pipeline import report
+from pipeline.periods import ALL_TIME, day_of, month_of, parse_instant, parse_period, week_of
+from schemas.errors import WrongUse
+from tally.connect import open_store
+from tally.kafka import total_lag
+from tally.output import (
+    Format,
+    FormatOption,
+    default_format,
+    print_csv,
+    print_json,
+    print_json_list,
+    print_line,
+    print_table,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from clickhouse.client import Store
+    from schemas.reports import Figures, LaneSum, Period
+    from tally.settings import Settings
+
+#: An org has at most this many characters (contract of the event); a longer one can't be meant.
+ORG_CHARACTERS_MAX: Final = 128
+
+#: Rows of a list that a person gets to see unless asked for more; machines get all.
+TABLE_ROWS: Final = 100
+
+LANE_COLUMNS: Final = ("lane", "requests", "cost", "share", "running_share")
+SUCCESS_COLUMNS: Final = ("lane", "requests", "ok", "failed", "success_rate", "failed_cost")
+LINE_COLUMNS: Final = ("operation", "model", "meter", "quantity", "cost", "exact_cost")
+PROJECT_COLUMNS: Final = ("project", "cost", "exact_cost", "share")
+UNPRICED_COLUMNS: Final = ("operation", "provider", "model", "meter", "events", "quantity", "since")
+WINDOW_COLUMNS: Final = (
+    "window", "requests", "ok", "failed", "success_rate", "input_tokens", "output_tokens", "cost", "unpriced",
+)  # fmt: skip
+
+
+class Listing(NamedTuple):
+    """A report that is a list of rows: how it is read, which fields machines get, which columns people see."""
+
+    name: str
+    title: str
+    read: Callable[..., Iterator[dict[str, Any]]]
+    fields: Sequence[str]
+    columns: Sequence[str]
+    stored_instant: str
+    instant: str
+
+    def shown(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row of the store as a machine gets it."""
+        instant = report.instant(row[self.stored_instant])
+        return {field: instant if field == self.instant else row[field] for field in self.fields}
+
+
+REJECTED: Final = Listing(
+    name="rejected",
+    title="Refused",
+    read=reports.rejected,
+    fields=(
+        *("reason", "detail", "topic", "partition", "offset", "index", "received_at", "org", "id"),
+        *("payload_sha256", "payload_prefix"),
+    ),
+    columns=("received_at", "reason", "org", "id", "detail", "partition", "offset", "index"),
+    stored_instant="received_us",
+    instant="received_at",
+)
+DUPLICATES: Final = Listing(
+    name="duplicates",
+    title="Repeats",
+    read=reports.duplicates,
+    fields=(
+        *("kind", "org", "source", "id", "time", "topic", "partition", "offset", "index"),
+        *("first_topic", "first_partition", "first_offset", "first_index"),
+    ),
+    columns=(
+        *("kind", "source", "id", "time", "partition", "offset", "index"),
+        *("first_partition", "first_offset", "first_index"),
+    ),
+    stored_instant="time_us",
+    instant="time",
+)
+
+
+class By(StrEnum):
+    """What lanes are made of (``--by``)."""
+
+    PROJECT = "project"
+    API_KEY = "api_key"
+    MODEL = "model"
+    OPERATION = "operation"
+    USER = "user"
+
+
+OrgOption = Annotated[str, typer.Option("--org", help="The org that pays.")]
+ByOption = Annotated[By, typer.Option("--by", help="What the lanes are.")]
+PeriodOption = Annotated[
+    str,
+    typer.Option(
+        "--period",
+        help="2026-03, 2026-03-01, 2026-W10, 2026-03-01T00:00Z/2026-03-02T00:00Z, today, week, month or total (UTC).",
+    ),
+]
+NowOption = Annotated[
+    str | None, typer.Option("--now", help="The instant that today, week and month are seen from, else the clock's.")
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help=f"At most so many rows; {TABLE_ROWS} in a table, else all.")
+]
+
+report_app = typer.Typer(
+    name="report",
+    help="Answers from what was counted; each says how complete it is.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What every report starts from: whose figures, of which span, in which form; and what was still on the way."""
+
+    settings: Settings
+    store: Store
+    org: str
+    period: Period
+    now: datetime
+    form: Format
+    lag: int | None
+
+    @property
+    def max_age(self) -> timedelta:
+        """How late an event may still come in."""
+        return timedelta(days=self.settings.max_age_days)
+
+    def completeness(self, figures: Figures) -> report.Json:
+        """How far an answer with these figures can be relied on."""
+        refusals = reports.refusals(self.store, org=self.org, period=self.period)
+        return report.completeness(figures, refusals=refusals, lag=self.lag)
+
+    def lanes(self, by: By) -> list[LaneSum]:
+        """The sums of each lane."""
+        return reports.lanes(self.store, org=self.org, by=by.value, period=self.period)
+
+
+@report_app.command("summary")
+def summary_command(
+    context: typer.Context, *, org: OrgOption, now: NowOption = None, form: FormatOption = None
+) -> None:
+    """Today, this week, this month and all of time: requests, successes, tokens, cost.
+
+    Example: tally report summary --org acme
+    """
+    with _question(context, org=org, period="total", now=now, form=form) as asked:
+        spans = {"today": day_of(asked.now), "week": week_of(asked.now), "month": month_of(asked.now)}
+        spans["total"] = ALL_TIME
+        sums = dict(zip(spans, reports.windows(asked.store, org=org, periods=list(spans.values())), strict=True))
+        total = sums["total"]
+        figures = total.figures if total else report.NOTHING
+        document = {"org": org, **report.summary(sums), "completeness": asked.completeness(figures)}
+        rows = [{"window": name, **window} for name, window in document["windows"].items()]
+        _print(asked.form, document, rows, columns=WINDOW_COLUMNS, title=f"Summary of {org} at {_at(asked.now)}")
+
+
+@report_app.command("concentration")
+def concentration_command(  # noqa: PLR0913 -- options of a command
+    context: typer.Context,
+    *,
+    org: OrgOption,
+    by: ByOption = By.PROJECT,
+    period: PeriodOption = "month",
+    now: NowOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Where the cost goes: lanes by cost, their shares, and how few of them hold 80 %.
+
+    Example: tally report concentration --org acme --by project --period 2026-03
+    """
+    with _question(context, org=org, period=period, now=now, form=form) as asked:
+        document = _lanes_document(asked, by=by, shape=report.concentration)
+        title = f"Cost of {org} by {by.value}, {_span(asked.period)}: {document['total']}"
+        if document["lanes_to_80"] is not None:
+            title += f"; 80 % of it in {document['lanes_to_80']} of {len(document['lanes'])}, hhi {document['hhi']}"
+        _print(asked.form, document, document["lanes"], columns=LANE_COLUMNS, title=title)
+
+
+@report_app.command("success")
+def success_command(  # noqa: PLR0913 -- options of a command
+    context: typer.Context,
+    *,
+    org: OrgOption,
+    by: ByOption = By.PROJECT,
+    period: PeriodOption = "month",
+    now: NowOption = None,
+    form: FormatOption = None,
+) -> None:
+    """What succeeded and what failed in each lane, and what the failures cost; the dearest failures first.
+
+    Example: tally report success --org acme --by model --period 2026-03
+    """
+    with _question(context, org=org, period=period, now=now, form=form) as asked:
+        document = _lanes_document(asked, by=by, shape=report.success)
+        title = f"Success of {org} by {by.value}, {_span(asked.period)}"
+        _print(asked.form, document, document["lanes"], columns=SUCCESS_COLUMNS, title=title)
+
+
+@report_app.command("invoice")
+def invoice_command(
+    context: typer.Context,
+    *,
+    org: OrgOption,
+    period: PeriodOption = "month",
+    now: NowOption = None,
+    form: FormatOption = None,
+) -> None:
+    """The invoice's shape, live: lines and projects in cents that sum to the total.
+
+    It is open as long as an event of the period could still come in (TALLY_MAX_AGE_DAYS after its end), then closed.
+
+    Example: tally report invoice --org acme --period 2026-03
+    """
+    with _question(context, org=org, period=period, now=now, form=form) as asked:
+        sums = reports.invoice_sums(asked.store, org=org, period=asked.period)
+        document = {
+            "org": org,
+            "period": report.span(asked.period),
+            "currency": reports.currency(asked.store),
+            "state": report.state(asked.period, now=asked.now, max_age=asked.max_age),
+            **report.invoice(sums),
+            "completeness": asked.completeness(report.figures_of_invoice(sums)),
+        }
+        if asked.form is not Format.TABLE:
+            _print(asked.form, document, document["lines"], columns=LINE_COLUMNS, title="")
+            return
+        due = f"{document['total']} {document['currency']} ({document['state']})"
+        print_table(document["lines"], columns=LINE_COLUMNS, title=f"Invoice of {org}, {_span(asked.period)}: {due}")
+        print_table(document["project_breakdown"], columns=PROJECT_COLUMNS)
+        print_line(_relied_on(document["completeness"]))
+
+
+@report_app.command("unpriced")
+def unpriced_command(
+    context: typer.Context,
+    *,
+    org: OrgOption,
+    period: PeriodOption = "total",
+    now: NowOption = None,
+    form: FormatOption = None,
+) -> None:
+    """What was used without a price, by meter and since when; nothing of it is in any cost.
+
+    Example: tally report unpriced --org acme --period 2026-03
+    """
+    with _question(context, org=org, period=period, now=now, form=form) as asked:
+        sums = reports.unpriced_sums(asked.store, org=org, period=asked.period)
+        document = {
+            "org": org,
+            "period": report.span(asked.period),
+            **report.unpriced(sums),
+            "completeness": asked.completeness(report.figures_of_unpriced(sums)),
+        }
+        title = f"Used by {org} without a price, {_span(asked.period)}"
+        _print(asked.form, document, document["unpriced"], columns=UNPRICED_COLUMNS, title=title)
+
+
+@report_app.command("rejected")
+def rejected_command(  # noqa: PLR0913 -- options of a command
+    context: typer.Context,
+    *,
+    org: Annotated[str | None, typer.Option("--org", help="Only this org, else all of them.")] = None,
+    period: PeriodOption = "total",
+    limit: LimitOption = None,
+    now: NowOption = None,
+    form: FormatOption = None,
+) -> None:
+    """What was refused and why, conflicts included, newest first; without --org also what names no readable org.
+
+    The period is that of the record's arrival, since a refused event may have no readable time.
+
+    Example: tally report rejected --org acme --period today
+    """
+    with _question(context, org=org, period=period, now=now, form=form) as asked:
+        _print_listing(asked, REJECTED, limit=limit)
+
+
+@report_app.command("duplicates")
+def duplicates_command(  # noqa: PLR0913 -- options of a command
+    context: typer.Context,
+    *,
+    org: OrgOption,
+    period: PeriodOption = "total",
+    limit: LimitOption = None,
+    now: NowOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Repeats of counted events, with the coordinates of both records, newest event first; none of them is billed.
+
+    Example: tally report duplicates --org acme --period 2026-03
+    """
+    with _question(context, org=org, period=period, now=now, form=form) as asked:
+        _print_listing(asked, DUPLICATES, limit=limit)
+
+
+@contextmanager
+def _question(
+    context: typer.Context, *, org: str | None, period: str, now: str | None, form: Format | None
+) -> Iterator[Question]:
+    """Looks at the words first, then at the lag, and only then opens the store."""
+    if org is not None:
+        _check_org(org)
+    seen_from = datetime.now(UTC) if now is None else parse_instant(now)
+    span = parse_period(period, now=seen_from)
+    settings: Settings = context.obj.settings()
+    lag = total_lag(settings)
+    if lag is None:
+        warn("Kafka can't be asked how many records are still on their way: lag is null (`tally drain` says why).")
+    with closing(open_store(settings)) as store:
+        yield Question(
+            settings=settings,
+            store=store,
+            org=reports.EVERY_ORG if org is None else org,
+            period=span,
+            now=seen_from,
+            form=form or default_format(),
+            lag=lag,
+        )
+
+
+def _check_org(org: str) -> None:
+    if not org:
+        raise WrongUse("--org is empty: name the org that pays.")
+    if len(org) > ORG_CHARACTERS_MAX:
+        raise WrongUse(f"--org is longer than an org can be ({ORG_CHARACTERS_MAX} characters).")
+    if any("\ud800" <= character <= "\udfff" for character in org):
+        raise WrongUse("--org holds bytes that are no UTF-8: no org can have this name.")
+
+
+def _lanes_document(asked: Question, *, by: By, shape: Callable[[Iterable[LaneSum]], report.Json]) -> report.Json:
+    lanes = asked.lanes(by)
+    return {
+        "org": asked.org,
+        "by": by.value,
+        "period": report.span(asked.period),
+        **shape(lanes),
+        "completeness": asked.completeness(report.figures_of_lanes(lanes)),
+    }
+
+
+def _print_listing(asked: Question, listing: Listing, *, limit: int | None) -> None:
+    """The rows as they are read, so that a long list is never held in memory; a table shows the newest few."""
+    # Completeness wants the sum of all lanes, so any lane does.
+    completeness = asked.completeness(report.figures_of_lanes(asked.lanes(By.OPERATION)))
+    if asked.form is Format.TABLE:
+        limit = limit or TABLE_ROWS
+    # One more than is printed, so that a table can say that there are more.
+    found = listing.read(asked.store, org=asked.org, period=asked.period, limit=None if limit is None else limit + 1)
+    rows = map(listing.shown, found)
+    first_rows = islice(rows, limit)
+    match asked.form:
+        case Format.JSON:
+            before = {"org": asked.org or None, "period": report.span(asked.period)}
+            print_json_list(listing.name, first_rows, before=before, after={"completeness": completeness})
+        case Format.CSV:
+            print_csv(first_rows, columns=listing.fields)
+        case Format.TABLE:
+            title = f"{listing.title} of {asked.org or 'every org'}, {_span(asked.period)}"
+            print_table(first_rows, columns=listing.columns, title=title)
+            if next(rows, None) is not None:
+                print_line(f"These are the newest {limit}; --limit shows more.")
+            print_line(_relied_on(completeness))
+
+
+def _print(
+    form: Format, document: report.Json, rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str], title: str
+) -> None:
+    """The whole document as JSON, its main list as CSV, or a table with its completeness under it."""
+    match form:
+        case Format.JSON:
+            print_json(document)
+        case Format.CSV:
+            print_csv(rows, columns=columns)
+        case Format.TABLE:
+            print_table(rows, columns=columns, title=title)
+            print_line(_relied_on(document["completeness"]))
+
+
+def _relied_on(completeness: report.Json) -> str:
+    """The completeness as one line for a person."""
+    lag = completeness["lag"]
+    return (
+        f"{completeness['events']} events ({completeness['unpriced']} unpriced) up to "
+        f"{completeness['watermark'] or 'no instant'}; not counted: {completeness['rejected']} rejected, "
+        f"{completeness['duplicates']} duplicates, {completeness['conflicts']} conflicts; "
+        f"{'an unknown number of' if lag is None else lag} records on the way."
+    )
+
+
+def _span(period: Period) -> str:
+    if period.start is None or period.end is None:
+        return "all of time"
+    return f"{_at(period.start)} to {_at(period.end)}"
+
+
+def _at(instant: datetime) -> str:
+    return instant.isoformat().replace("+00:00", "Z").removesuffix("T00:00:00Z")
