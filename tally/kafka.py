@@ -149,8 +149,15 @@ def _bootstrap_servers(settings: Settings) -> list[str]:
 def run(settings: Settings, work: Coroutine[Any, Any, Answer]) -> Answer:
     """Runs one piece of Kafka work to its end; what goes wrong becomes one of our errors."""
     quiet()
-    with broker_errors(settings):
-        return asyncio.run(work)
+    with broker_errors(settings), asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(_report_unless_told)
+        return runner.run(work)
+
+
+def _report_unless_told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Aiokafka leaves futures behind whose exceptions nobody reads; the same exception was raised to us before."""
+    if not isinstance(context.get("exception"), kafka.KafkaError):
+        loop.default_exception_handler(context)
 
 
 def quiet() -> None:

@@ -26,12 +26,11 @@ from schemas.topics import MIB
 from tally.kafka import (
     REQUEST_SECONDS_MAX,
     admin,
-    broker_errors,
     client_settings,
     close,
     missing_topic,
     partitions,
-    quiet,
+    run,
     start,
 )
 
@@ -76,9 +75,8 @@ def send(settings: Settings, source: Path | None, *, key: Key = Key.ORG, rate: f
     """
     if rate is not None and rate <= 0:
         raise WrongUse("--rate must be above 0 records per second.")
-    quiet()
-    with broker_errors(settings), _opened(source) as (lines, size), _progress(size, lines.name) as progress:
-        return asyncio.run(_send(settings, lines, key=key, rate=rate, progress=progress))
+    with _opened(source) as (lines, size), _progress(size, lines.name) as progress:
+        return run(settings, _send(settings, lines, key=key, rate=rate, progress=progress))
 
 
 async def _send(settings: Settings, lines: _Lines, *, key: Key, rate: float | None, progress: _Progress) -> int:
