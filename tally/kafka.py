@@ -1,8 +1,8 @@
 """One way to Kafka for every command: how to log in, what its errors mean to a person, where the log ends.
 
 Every coroutine here takes the settings and either answers or raises one of ours (schemas/errors.py) with one sentence
-that names the address. Records of aborted transactions do not count: all reading is ``read_committed``, and an end is
-the last stable offset.
+that names the address. Records of aborted transactions do not count: all reading is ``read_committed``. An end is the
+offset of the next record, whatever transactions are open.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import ssl
+import sys
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -32,6 +33,9 @@ Answer = TypeVar("Answer")
 READ_COMMITTED: Final = "read_committed"
 REQUEST_SECONDS_MAX: Final = 30.0
 COORDINATOR_SECONDS_MAX: Final = 15.0
+FETCH_WAIT_MS: Final = 50
+#: A lag up to this is looked at offset by offset, because it may be nothing but the markers of transactions.
+MARKERS_MAX: Final = 100
 
 REFUSALS: Final = (
     kafka.TopicAuthorizationFailedError,
@@ -252,16 +256,16 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 @asynccontextmanager
-async def reader(settings: Settings, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:  # noqa: ANN401
+async def reader(settings: Settings, *, isolation: str = READ_COMMITTED) -> AsyncIterator[AIOKafkaConsumer]:
     """A started consumer without a group that sees committed records only; nothing it does moves an offset."""
     client = AIOKafkaConsumer(
         **client_settings(settings),
         group_id=None,
         enable_auto_commit=False,
-        isolation_level=READ_COMMITTED,
+        isolation_level=isolation,
         auto_offset_reset="earliest",
         request_timeout_ms=int(REQUEST_SECONDS_MAX * 1000),
-        **options,
+        fetch_max_wait_ms=FETCH_WAIT_MS,  # a fetch that waits holds up the questions behind it on its connection
     )
     await start(client, settings)
     try:
@@ -298,22 +302,12 @@ async def group_positions(settings: Settings, topics: Sequence[str]) -> dict[Top
     Raises:
         WrongUse: a topic does not exist.
     """
-    async with admin(settings) as client, reader(settings) as consumer:
-        return await _group_positions(settings, client, consumer, topics)
-
-
-async def _group_positions(
-    settings: Settings, client: AIOKafkaAdminClient, consumer: AIOKafkaConsumer, topics: Sequence[str]
-) -> dict[TopicPartition, GroupPosition]:
-    by_topic = await partitions(client, topics)
-    for topic, numbers in by_topic.items():
-        if not numbers:
-            raise missing_topic(settings, topic)
-    wanted = [TopicPartition(topic, number) for topic, numbers in by_topic.items() for number in numbers]
-    # Committed first, ends last: the lag may come out too large for a moment, never too small.
-    committed = await committed_offsets(client, settings.app_id, wanted)
-    begins = await consumer.beginning_offsets(wanted)
-    ends = await consumer.end_offsets(wanted)
+    async with admin(settings) as client, reader(settings, isolation="read_uncommitted") as consumer:
+        wanted = await all_partitions(settings, client, topics)
+        # Committed first, ends last: the lag may come out too large for a moment, never too small.
+        committed = await committed_offsets(client, settings.app_id, wanted)
+        begins = await consumer.beginning_offsets(wanted)
+        ends = await consumer.end_offsets(wanted)
     return {
         partition: GroupPosition(
             begin=begins[partition],
@@ -322,6 +316,17 @@ async def _group_positions(
         )
         for partition in wanted
     }
+
+
+async def all_partitions(
+    settings: Settings, client: AIOKafkaAdminClient, topics: Sequence[str]
+) -> list[TopicPartition]:
+    """Every partition of these topics. Raises WrongUse when one of the topics does not exist."""
+    by_topic = await partitions(client, topics)
+    for topic, numbers in by_topic.items():
+        if not numbers:
+            raise missing_topic(settings, topic)
+    return [TopicPartition(topic, number) for topic, numbers in by_topic.items() for number in numbers]
 
 
 async def committed_offsets(
@@ -348,15 +353,26 @@ async def group_coordinator(client: AIOKafkaAdminClient, group: str) -> int:
 async def _lag(settings: Settings) -> dict[str, dict[int, int]]:
     topics = [settings.topics.events, settings.topics.priced]
     answer: dict[str, dict[int, int]] = {topic: {} for topic in topics}
-    for partition, position in (await group_positions(settings, topics)).items():
-        answer[partition.topic][partition.partition] = max(0, position.end - max(position.committed, position.begin))
+    async with reader(settings) as consumer:
+        for partition, position in (await group_positions(settings, topics)).items():
+            left = await _records_left(consumer, partition, position)
+            answer[partition.topic][partition.partition] = left
     return answer
+
+
+async def _records_left(consumer: AIOKafkaConsumer, partition: TopicPartition, position: GroupPosition) -> int:
+    """Records between committed and end; a group that reads to the end never commits past the last record there."""
+    first = max(position.committed, position.begin)
+    left = max(0, position.end - first)
+    if not 0 < left <= MARKERS_MAX:
+        return left
+    stable: int = (await consumer.end_offsets([partition]))[partition]
+    found = await readable_offsets(consumer, partition, [(first, position.end)])
+    return len(found) + max(0, position.end - max(stable, first))
 
 
 def lag(settings: Settings) -> dict[str, dict[int, int]]:
     """Records that the group has not finished, by topic and partition of ``usage.events`` and ``usage.priced``.
-
-    A transaction marker counts as a record until the group moves over it.
 
     Raises:
         BrokerUnavailable: Kafka can't be reached.
@@ -375,9 +391,16 @@ def total_lag(settings: Settings) -> int | None:
 
 
 async def readable_offsets(
-    consumer: AIOKafkaConsumer, partition: TopicPartition, spans: Iterable[tuple[int, int]]
+    consumer: AIOKafkaConsumer,
+    partition: TopicPartition,
+    spans: Iterable[tuple[int, int]],
+    *,
+    at_most: int = sys.maxsize,
 ) -> list[int]:
-    """The offsets within half-open spans that hold a record; markers and aborted records hold none, nor do holes."""
+    """The first offsets within half-open spans that hold a record, ascending per span.
+
+    Markers, records of aborted or open transactions and offsets that were never used hold none.
+    """
     consumer.assign([partition])
     begin = (await consumer.beginning_offsets([partition]))[partition]
     end = (await consumer.end_offsets([partition]))[partition]
@@ -387,10 +410,10 @@ async def readable_offsets(
         if first >= last:
             continue
         consumer.seek(partition, first)
-        while await consumer.position(partition) < last:
-            batch = await consumer.getmany(partition, timeout_ms=1_000)
+        while await consumer.position(partition) < last and len(found) < at_most:
+            batch = await consumer.getmany(partition, timeout_ms=2 * FETCH_WAIT_MS)
             found += [record.offset for record in batch.get(partition, ()) if first <= record.offset < last]
-    return found
+    return found[:at_most]
 
 
 class LogView:
