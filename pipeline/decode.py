@@ -9,15 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.decoding.frames import frames_of
+import numpy as np
+
+from pipeline.decoding.columns import read_columns
+from pipeline.decoding.frames import joined, part_of, place_of
 from pipeline.decoding.one import Decoded, Limits, decode_one
 from schemas.rejects import Reject
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    import numpy.typing as npt
     import polars as pl
 
+    from pipeline.decoding.frames import Part
     from schemas.records import RawRecord
 
 __all__ = ["Decoded", "DecodedBatch", "Limits", "decode", "decode_one"]
@@ -41,6 +46,28 @@ def decode(records: Sequence[RawRecord], *, limits: Limits) -> DecodedBatch:
 
     Never raises on bad data.
     """
-    outcomes = [outcome for record in records for outcome in decode_one(record, limits=limits)]
-    events, usage = frames_of([outcome for outcome in outcomes if isinstance(outcome, Decoded)])
-    return DecodedBatch(events, usage, [outcome for outcome in outcomes if isinstance(outcome, Reject)])
+    parts, left = read_columns(records, limits=limits)
+    outcomes = {
+        position: decode_one(records[position], limits=limits, only=only)
+        for position, only in sorted(left.indexes.items())
+    }
+    parts = [part.only(_still_readable(part, outcomes)) for part in parts]
+    parts.append(_scalar_part(outcomes))
+    whole = joined([part for part in parts if len(part.place)])
+    rejects = [outcome for judged in outcomes.values() for outcome in judged if isinstance(outcome, Reject)]
+    return DecodedBatch(whole.events, whole.usage, rejects)
+
+
+def _still_readable(part: Part, outcomes: Mapping[int, list[Decoded | Reject]]) -> npt.NDArray[np.bool_]:
+    """False for events of records that the scalar path judged as a whole: one batch element nests too deep."""
+    as_a_whole = [position for position, judged in outcomes.items() if any(outcome.of == 1 for outcome in judged)]
+    return ~np.isin(part.position, as_a_whole)
+
+
+def _scalar_part(outcomes: Mapping[int, list[Decoded | Reject]]) -> Part:
+    accepted = [
+        (position, event) for position, judged in outcomes.items() for event in judged if isinstance(event, Decoded)
+    ]
+    position = np.array([position for position, _ in accepted], np.int64)
+    index = np.array([event.index for _, event in accepted], np.int64)
+    return part_of([event for _, event in accepted], place_of(position, index))

@@ -2,38 +2,97 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import polars as pl
 
-from schemas.frames import DECIMAL, EVENTS, INSTANT, USAGE
+from schemas.event import BATCH_EVENTS_MAX
+from schemas.frames import EVENTS, INSTANT, USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
     from pipeline.decoding.one import Decoded
 
+    Flags = npt.NDArray[np.bool_]
+    Integers = npt.NDArray[np.int64]
 
-def frames_of(events: Sequence[Decoded]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """EVENTS and USAGE of the events, in their order."""
-    columns = {name: [getattr(event, _ATTRIBUTES.get(name, name)) for event in events] for name in EVENTS}
+_EVENT_ATTRIBUTES: Final = {"received_at": "received_us", "time": "time_us"}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the events of a batch. ``place`` says where each belongs among all, see ``place_of``."""
+
+    events: pl.DataFrame  # EVENTS
+    usage: pl.DataFrame  # USAGE, ascending by row
+    place: Integers  # one per event, ascending or not
+
+    @property
+    def position(self) -> Integers:
+        """Of each event's record among the records."""
+        return self.place // BATCH_EVENTS_MAX
+
+    def only(self, wanted: Flags) -> Part:
+        """The part without the events that are not wanted."""
+        if wanted.all():
+            return self
+        return self.take(np.flatnonzero(wanted))
+
+    def take(self, rows: Integers) -> Part:
+        """The events of these rows, in this order."""
+        new_row = np.full(len(self.place), -1, np.int64)
+        new_row[rows] = np.arange(len(rows))
+        moved = new_row[self.usage["row"].to_numpy()]
+        kept = np.flatnonzero(moved >= 0)
+        order = kept[np.argsort(moved[kept], kind="stable")]
+        usage = self.usage[order].with_columns(pl.Series("row", moved[order], dtype=USAGE["row"]))
+        return Part(self.events[rows], usage, self.place[rows])
+
+
+def place_of(position: Integers, index: Integers) -> Integers:
+    """Where events belong in a batch: by their record's position among the records, then by their index in it."""
+    return position * BATCH_EVENTS_MAX + index
+
+
+def joined(parts: Sequence[Part]) -> Part:
+    """One part with the events of all, ascending by place."""
+    if not parts:
+        return part_of((), np.empty(0, np.int64))
+    if len(parts) == 1:
+        whole = parts[0]
+    else:
+        first_rows = np.cumsum([0, *(len(part.place) for part in parts[:-1])]).tolist()
+        usage = [
+            part.usage.with_columns((pl.col("row") + first).cast(USAGE["row"]))
+            for part, first in zip(parts, first_rows, strict=True)
+        ]
+        place = np.concatenate([part.place for part in parts])
+        whole = Part(pl.concat([part.events for part in parts]), pl.concat(usage), place)
+    if (np.diff(whole.place) > 0).all():
+        return whole
+    return whole.take(np.argsort(whole.place, kind="stable"))
+
+
+def part_of(events: Sequence[Decoded], place: Integers) -> Part:
+    """The scalar path's events as frames."""
+    columns = {name: [getattr(event, _EVENT_ATTRIBUTES.get(name, name)) for event in events] for name in EVENTS}
     frame = pl.DataFrame(
-        {
-            name: pl.Series(values, dtype=pl.Int64 if EVENTS[name] == INSTANT else EVENTS[name])
-            for name, values in columns.items()
-        }
-    ).cast({"received_at": INSTANT, "time": INSTANT})
-    rows = [row for row, event in enumerate(events) for _ in event.usage]
-    meters = [meter for event in events for meter, _ in event.usage]
-    quantities = [quantity for event in events for _, quantity in event.usage]
+        [
+            pl.Series(name, columns[name], dtype=pl.Int64 if kind == INSTANT else kind).cast(kind)
+            for name, kind in EVENTS.items()
+        ]
+    )
     usage = pl.DataFrame(
         {
-            "row": pl.Series(rows, dtype=USAGE["row"]),
-            "meter": pl.Series(meters, dtype=USAGE["meter"]),
-            "quantity": pl.Series(quantities, dtype=DECIMAL),
-        }
+            "row": [row for row, event in enumerate(events) for _ in event.usage],
+            "meter": [meter for event in events for meter, _ in event.usage],
+            "quantity": [quantity for event in events for _, quantity in event.usage],
+        },
+        schema=USAGE,
     )
-    return frame, usage
-
-
-_ATTRIBUTES = {"received_at": "received_us", "time": "time_us"}
+    return Part(frame, usage, place)

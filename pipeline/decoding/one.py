@@ -6,10 +6,11 @@ The fast path in ``columns.py`` is held to this by a property test, and hands ev
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, cast
+
+import msgspec
 
 from pipeline.decoding.judging import (
     OPTIONAL_DATA_IDS,
@@ -25,14 +26,14 @@ from schemas.rejects import Reject
 from schemas.secrets import redacted_prefix
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from decimal import Decimal
 
     from schemas.records import RawRecord
     from schemas.rejects import Reason
 
 #: A record's time outside of these can only come from a producer's clock on a topic without LogAppendTime.
-_RECEIVED_MS_MAX: Final = 253_402_300_799_999  # the last millisecond of the year 9999
-_DAY_US: Final = 24 * 60 * 60 * 1_000_000
+RECEIVED_MS_MAX: Final = 253_402_300_799_999  # the last millisecond of the year 9999
 #: Enough bytes that a secret which begins within the prefix is recognised; longer ones count as cut.
 _PREFIX_LOOKED_AT_BYTES_MAX: Final = 4096
 
@@ -43,6 +44,16 @@ class Limits:
 
     max_ahead_seconds: int = 300
     max_age_days: int = 35
+
+    @property
+    def max_ahead_us(self) -> int:
+        """``max_ahead_seconds`` in microseconds."""
+        return self.max_ahead_seconds * 1_000_000
+
+    @property
+    def max_age_us(self) -> int:
+        """``max_age_days`` in microseconds."""
+        return self.max_age_days * 24 * 60 * 60 * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +81,24 @@ class Decoded:
     usage: tuple[tuple[str, Decimal], ...]
 
 
-def decode_one(record: RawRecord, *, limits: Limits) -> list[Decoded | Reject]:
-    """What the record holds, by index: valid events and refusals; one refusal when it can't be read as a whole."""
+def decode_one(record: RawRecord, *, limits: Limits, only: Container[int] | None = None) -> list[Decoded | Reject]:
+    """What the record holds, by index: valid events and refusals; one refusal when it can't be read as a whole.
+
+    Args:
+        record: as the broker gave it.
+        limits: how far an event's time may lie from the record's.
+        only: the indexes to look at, all by default; a record that can't be read as a whole is refused whatever it says.
+    """
     trees = read_candidates(record)
     if isinstance(trees, Unreadable):
         return [_refused(record, (trees.reason, trees.detail), tree=trees.about, index=0, of=1)]
     received_us = received_at_us(record)
-    earliest = received_us - limits.max_age_days * _DAY_US
-    latest = received_us + limits.max_ahead_seconds * 1_000_000
+    earliest = received_us - limits.max_age_us
+    latest = received_us + limits.max_ahead_us
     outcomes: list[Decoded | Reject] = []
     for index, tree in enumerate(trees):
+        if only is not None and index not in only:
+            continue
         candidate = Candidate(tree, time_min_us=earliest, time_max_us=latest)
         if found := judge(candidate):
             outcomes.append(_refused(record, found, tree=tree, index=index, of=len(trees)))
@@ -90,12 +109,12 @@ def decode_one(record: RawRecord, *, limits: Limits) -> list[Decoded | Reject]:
 
 def received_at_us(record: RawRecord) -> int:
     """The broker's time of the record in microseconds, brought into the years 1970 to 9999."""
-    return min(max(record.timestamp_ms, 0), _RECEIVED_MS_MAX) * 1000
+    return min(max(record.timestamp_ms, 0), RECEIVED_MS_MAX) * 1000
 
 
 def canonical_tags(tags: dict[str, str] | None) -> str:
     """Compact JSON with sorted keys, so that equal tags are equal texts; "" when there are none."""
-    return json.dumps(tags, ensure_ascii=False, sort_keys=True, separators=(",", ":")) if tags else ""
+    return msgspec.json.encode(tags, order="sorted").decode() if tags else ""
 
 
 def _accepted(record: RawRecord, candidate: Candidate, *, index: int, of: int) -> Decoded:

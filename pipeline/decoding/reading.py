@@ -2,8 +2,8 @@
 
 The mode is decided by the content-type header (CloudEvents Kafka binding 1.0.2, section 3).
 ``application/cloudevents+json`` is structured, ``application/cloudevents-batch+json`` is a batch, any other content
-type is binary: ``ce_*`` headers are the attributes and the value is ``data``, read as JSON whatever its type says. Without
-that header a ``ce_specversion`` header means binary; else an array is a batch and everything else is structured.
+type is binary: ``ce_*`` headers are the attributes and the value is ``data``, read as JSON whatever its type says.
+Without that header a ``ce_specversion`` header means binary; else an array is a batch and everything else is structured.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from schemas.event import BATCH_EVENTS_MAX, CONTENT_TYPE_BATCH, CONTENT_TYPE_EVE
 from schemas.rejects import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from schemas.records import RawRecord
 
 _HEADER_PREFIX: Final = "ce_"
@@ -57,7 +59,7 @@ def read_candidates(record: RawRecord) -> list[object] | Unreadable:
     document = _read_document(record.value)
     if isinstance(document, Unreadable):
         return document
-    mode = mode_of(record)
+    mode = mode_of(record.headers)
     if mode is Mode.BINARY:
         return [_bound(record, document.tree)]
     if detail := _mismatch(mode, document.tree):
@@ -67,11 +69,11 @@ def read_candidates(record: RawRecord) -> list[object] | Unreadable:
     return [document.tree]
 
 
-def mode_of(record: RawRecord) -> Mode:
+def mode_of(headers: Iterable[tuple[str, bytes]]) -> Mode:
     """The mode that the headers decide; of several content-type headers the last one counts, as in Kafka's clients."""
     content_type: str | None = None
     names = set()
-    for name, value in record.headers:
+    for name, value in headers:
         names.add(name)
         if name.lower() == "content-type" and value is not None:
             content_type = value.decode("utf-8", "replace").partition(";")[0].strip().lower()
