@@ -12,6 +12,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -39,6 +40,11 @@ class EngineError(Exception):
         self.code = int(found[1]) if found else 1002
         super().__init__(self.text)
 
+    @property
+    def is_fatal(self) -> bool:
+        """Whether the engine has given itself up: every further statement will fail, only a new process helps."""
+        return self.code == 236 and "shutting down due to a fatal error" in self.text
+
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
@@ -55,7 +61,9 @@ class EngineLimits:
         values = {
             "max_server_memory_usage": self.memory_bytes,
             "background_pool_size": self.merge_threads,
-            "background_merges_mutations_concurrency_ratio": 2,
+            # Several merges take turns on the thread, short ones first, so that a long one lets no parts pile up.
+            "background_merges_mutations_concurrency_ratio": 4,
+            "background_merges_mutations_scheduling_policy": "shortest_task_first",
             "background_common_pool_size": 2,
             "background_schedule_pool_size": 2,
             "mark_cache_size": self.mark_cache_bytes,
@@ -115,20 +123,21 @@ class Engine:
                 connection = self._connect(f"{self._path}{in_url}")
             except RuntimeError as error:
                 raise EngineError(str(error)) from error
+            session = Session(connection)
             try:
-                session = Session(connection)
                 if database and not in_url:
                     session.ask(f"USE {quoted_name(database)}", "TabSeparated")
                 if settings:
                     session.ask(set_statement(settings), "TabSeparated")
                 yield session
             finally:
-                connection.close()
+                session.end()
 
     def close(self, *, wait_seconds: float) -> bool:
         """Closes the engine when the running queries have ended; False if they had not by then and it stays open."""
+        deadline = time.monotonic() + wait_seconds
         for _ in range(self._slot_count):
-            if not self._slots.acquire(timeout=wait_seconds):
+            if not self._slots.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 return False
         self._keeper.close()
         return True
@@ -139,6 +148,7 @@ class Session:
 
     def __init__(self, connection: Any) -> None:  # noqa: ANN401 -- chdb has no types
         self._connection = connection
+        self._blocks: Any = None
 
     def ask(self, sql: str, form: str, parameters: Mapping[str, str] | None = None) -> Answer:
         """Runs one statement to its end and hands back the whole answer in format ``form`` unless it names one.
@@ -155,9 +165,9 @@ class Session:
     def stream(self, sql: str, form: str, parameters: Mapping[str, str] | None = None) -> Iterator[bytes]:
         """The answer block by block, for formats whose blocks can be strung together."""
         try:
-            with self._connection.send_query(sql, form, params=dict(parameters or {})) as blocks:
-                for block in blocks:
-                    yield block.bytes()
+            self._blocks = self._connection.send_query(sql, form, params=dict(parameters or {}))
+            for block in self._blocks:
+                yield block.bytes()
         except RuntimeError as error:
             raise EngineError(str(error)) from error
 
@@ -167,6 +177,13 @@ class Session:
             return Insert(self._connection.send_insert(statement, form))
         except RuntimeError as error:
             raise EngineError(str(error)) from error
+
+    def end(self) -> None:
+        """Gives up what still runs and closes the connection, in this order: the engine dies of the other one."""
+        if self._blocks is not None:
+            with contextlib.suppress(RuntimeError):  # it has failed already
+                self._blocks.cancel()
+        self._connection.close()
 
 
 class Insert:

@@ -85,7 +85,8 @@ class HttpServer(ThreadingHTTPServer):
         self.login = login
         self.limits = limits or ServerLimits()
         self.only_local = bound.getsockname()[0] in LOOPBACK_NAMES
-        self.stopping = threading.Event()
+        self.stopping = threading.Event()  # set from outside, or here when the engine is beyond help
+        self.engine_died = False
         self._connections = threading.BoundedSemaphore(self.limits.connections)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 -- socketserver's types
@@ -143,6 +144,9 @@ class Handler(BaseHTTPRequestHandler):
             self._run(request, reads_only=reads_only)
         except (EngineError, RequestError) as error:
             status = error.status if isinstance(error, RequestError) else status_of(error.code)
+            if isinstance(error, EngineError) and error.is_fatal:
+                self.server.engine_died = True
+                self.server.stopping.set()
             self._send_error(status, error.code, error.text)
 
     def _check_sender(self) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from clickhouse.embedded import Engine, EngineLimits
 from clickhouse.http_server import LOOPBACK_NAMES, HttpServer, Login, ServerLimits
-from schemas.errors import TallyError, WrongUse
+from schemas.errors import ServerUnavailable, TallyError, WrongUse
 from tally.foreground import LOCALHOST, bound_socket, owned_folder
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def run_store(  # noqa: PLR0913 -- a command's options
     (default: ``default``).
 
     Exit codes: 0 stopped as asked; 2 with one sentence on stderr when it cannot run here (port or folder taken, an
-    address that others can reach without a password).
+    address that others can reach without a password); 3 when the engine ended by itself.
     """
     try:
         login = _login(host, user, password)
@@ -64,19 +64,20 @@ def _login(host: str, user: str | None, password: str | None) -> Login | None:
 
 
 def _serve(server: HttpServer) -> int:
-    told = threading.Event()
-    before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop = server.stopping.set
+    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
     threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()
     host, port = server.server_address[:2]
     sys.stdout.write(json.dumps({"ready": True, "url": f"http://{_in_url(str(host))}:{port}/{DATABASE}"}) + "\n")
     sys.stdout.flush()
-    told.wait()
-    server.stopping.set()
+    server.stopping.wait()
     server.shutdown()
     if not server.engine.close(wait_seconds=STOP_SECONDS_MAX):
         sys.stderr.write(f"tally: queries still ran after {STOP_SECONDS_MAX:.0f} s and were given up.\n")
     for number, handler in before.items():
         signal.signal(number, handler)
+    if server.engine_died:
+        raise ServerUnavailable("The engine ended by itself: start the store again, what it acknowledged is there.")
     return 0
 
 
