@@ -1,58 +1,271 @@
-"""Prices a batch: every quantity by the price that applied when the event happened."""
+"""Prices a batch: every quantity by the price that applied when its event happened, exact to 12 decimals.
+
+What pricing means, one event at a time, is written in ``price_scalar.py``; this is the same over columns. The order of
+work: find the price row of each quantity (``price_lookup.py``), move it to the tier that the whole request is in,
+multiply and round once per line (``price_rates.py``), and only then sum up per event. Nothing is ever a float.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
 import polars as pl
 
-from pipeline.price_scalar import ScalarEvent, price_event
+from pipeline.decimal_columns import UNITS, Parts, decimal_column, limbs_of, parts_of, units_column
+from pipeline.price_lookup import Encoded, Lookup
+from pipeline.price_rates import Rates, sum_per_event
 from schemas.catalog_file import check_in_force
-from schemas.frames import KINDS, LINES, PRICED_EVENTS, PricedBatch
+from schemas.frames import KINDS, LINES, MEMO_METERS, REQUESTS, PricedBatch
+from schemas.price_book import INPUT_CONTEXT, INPUT_CONTEXT_PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from schemas.price_book import PriceBook
+    from numpy.typing import NDArray
 
+    from schemas.price_book import Price, PriceBook
 
-@dataclass(frozen=True, slots=True)
-class CompiledCatalog:
-    """The price books in force, made ready for pricing."""
+    Ints = NDArray[np.int64]
+    Flags = NDArray[np.bool_]
 
-    books: tuple[PriceBook, ...]
-
-
-def compile_catalog(books: Sequence[PriceBook]) -> CompiledCatalog:
-    """Gives the books in force in the form that ``price`` works with.
-
-    Raises:
-        CatalogError: the books contradict each other.
-    """
-    check_in_force(books)
-    return CompiledCatalog(tuple(books))
+_PRICINGS: Final = pl.Series(["priced", "free", "unpriced"])
+_PRICED, _FREE, _UNPRICED = range(3)
+#: The states of a line without a price, by number.
+_STATES_WITHOUT_PRICE: Final = ("unpriced", "memo", "ignored")
+_LINE_UNPRICED, _LINE_MEMO, _LINE_IGNORED = range(3)
 
 
 def price(events: pl.DataFrame, usage: pl.DataFrame, *, book: CompiledCatalog) -> PricedBatch:
-    """Gives the events with cost and pricing, and one line per quantity."""
-    usages: list[dict[str, object]] = [{} for _ in range(events.height)]
-    for row, meter, quantity in usage.iter_rows():
-        usages[row][meter] = quantity
-    costs, pricings, lines = [], [], []
-    kinds: dict[tuple[str, str, str, str], int] = {}
-    for row, event in enumerate(events.iter_rows(named=True)):
-        names = ("org", "operation", "provider", "model", "status", "time")
-        priced = price_event(ScalarEvent(**{n: event[n] for n in names}, usage=usages[row]), books=book.books)
-        costs.append(priced.cost)
-        pricings.append(priced.pricing)
-        for line in priced.lines:
-            kind = kinds.setdefault((line.meter, line.name, line.price_id, line.state), len(kinds))
-            lines.append((row, kind, line.quantity, line.cost))
+    """Gives the events with cost and pricing, and one line per quantity, in the order of the events.
+
+    ``events`` and ``usage`` are EVENTS and USAGE of ``schemas.frames``, validated: a quantity is at most 1e15 with at
+    most 9 decimals. The result depends on the arguments alone; ``book`` remembers what it has looked up, so it belongs
+    to one thread at a time.
+
+    Raises:
+        ValueError: a quantity, or how many an event has, is out of bounds, so the batch was never validated.
+    """
+    lines = _find_prices(events, usage, book)
+    rates = _rates_in_tiers(lines, events.height, book)
+    is_not_billed = book.bills_success_only[lines.price] & (events["status"] != "ok").to_numpy()[lines.row]
+    costs = book.rates.costs(lines.parts, rates=np.where(is_not_billed, 0, rates))
+    sums = sum_per_event(costs, row=lines.row, events=events.height)
+    state = _states_without_price(lines, book)
+    pricing, has_price = _pricing_per_event(lines, rates, state, events.height, book)
+    kind, kinds = _kinds(lines, is_not_billed, state, book)
     return PricedBatch(
-        events=events.with_columns(
-            pl.Series("cost", costs, dtype=PRICED_EVENTS["cost"]), pl.Series("pricing", pricings, dtype=pl.String)
+        events=events.hstack(
+            [
+                units_column("cost", sums.units, wide=sums.wide, valid=has_price),
+                _PRICINGS.gather(pricing).alias("pricing"),
+            ]
         ),
-        lines=pl.DataFrame(lines, schema=LINES, orient="row"),
-        kinds=pl.DataFrame([(number, *kind) for kind, number in kinds.items()], schema=KINDS, orient="row"),
+        lines=pl.DataFrame(
+            {
+                "row": lines.row.astype(np.uint32),
+                "kind": kind.astype(np.uint32),
+                "quantity": decimal_column("quantity", lines.limbs),
+                "cost": units_column("cost", costs.units, wide=costs.wide, valid=lines.price > 0),
+            },
+            schema=LINES,
+        ),
+        kinds=kinds,
     )
+
+
+def compile_catalog(books: Sequence[PriceBook]) -> CompiledCatalog:
+    """Gives the books in force in the form that ``price`` works with; no books at all leave everything unpriced.
+
+    Raises:
+        CatalogError: two books have one name or two currencies, or prices of them that are equally specific for one
+            instant.
+    """
+    check_in_force(books)
+    return CompiledCatalog(books)
+
+
+class CompiledCatalog:
+    """The price books in force as columns: one place per price row, counted from 1; place 0 is "no price"."""
+
+    def __init__(self, books: Sequence[PriceBook]) -> None:
+        self.books: Final = tuple(books)
+        prices = [price for book in books for price in book.prices]
+        self.lookup: Final = Lookup(prices)
+        self.ignored: Final = frozenset(meter for book in books for meter in book.ignore)
+        self.bills_success_only: Final[Flags] = np.array([False, *(price.bill == "success" for price in prices)])
+        self.tiers: Final = _Tiers(prices)
+        self.rates: Final = Rates([Fraction(0), *(_unit_price(price) for price in prices), *self.tiers.unit_prices])
+        self.kinds: Final = _kinds_with_price(books)
+
+
+class _Tiers:
+    """The thresholds of all prices, one after another, ascending within a price."""
+
+    def __init__(self, prices: Sequence[Price]) -> None:
+        sorted_tiers = [sorted(price.above, key=lambda tier: tier.threshold) for price in prices]
+        counts = [0, *(len(tiers) for tiers in sorted_tiers)]
+        flat = [tier for tiers in sorted_tiers for tier in tiers]
+        self.count: Ints = np.array(counts, dtype=np.int64)
+        self.first: Ints = np.cumsum(self.count) - self.count
+        self.quantities = sorted({tier.quantity for tier in flat})
+        self.quantity: Ints = np.array(  # by price
+            [-1, *(self.quantities.index(tiers[0].quantity) if tiers else -1 for tiers in sorted_tiers)], dtype=np.int64
+        )
+        units = [int(Fraction(tier.threshold) * UNITS) for tier in flat]
+        self.whole: Ints = np.array([unit // UNITS for unit in units], dtype=np.int64)
+        # One unit less turns "at or above" into "above", so that a single comparison serves both.
+        self.fraction: Ints = np.array(
+            [unit % UNITS - tier.inclusive for unit, tier in zip(units, flat, strict=True)], dtype=np.int64
+        )
+        self.rate_offset = len(prices) + 1  # the rate of tier t is rate_offset + t
+        self.unit_prices = [
+            Fraction(tier.price) / price.per
+            for price, tiers in zip(prices, sorted_tiers, strict=True)
+            for tier in tiers
+        ]
+
+
+class _Lines(NamedTuple):
+    """The quantities of a batch in the order of the events, those of ``requests`` that have a price included."""
+
+    row: Ints  # place of the event
+    name: Ints  # place in names
+    names: list[str]
+    limbs: Ints
+    parts: Parts
+    price: Ints  # price row, counted from 1; 0 for none
+
+
+def _find_prices(events: pl.DataFrame, usage: pl.DataFrame, book: CompiledCatalog) -> _Lines:
+    lookup = book.lookup
+    time_us = events["time"].to_physical().to_numpy()
+    profiles = lookup.profiles(events)
+    row = usage["row"].to_numpy().astype(np.int64)
+    meters = Encoded(usage["meter"])
+    numbers = meters.classes(lookup.meters)
+    prices = lookup.rows(lookup.schedules(profiles[row], numbers), time_us[row])
+    limbs = limbs_of(usage["quantity"])
+    lines = _Lines(row, meters.codes.astype(np.int64), meters.values, limbs, parts_of(limbs), prices)
+    requests = np.full(events.height, lookup.meters[REQUESTS], dtype=np.int64)
+    prices_of_requests = lookup.rows(lookup.schedules(profiles, requests), time_us)
+    return _with_requests(lines, prices_of_requests) if prices_of_requests.any() else lines
+
+
+def _with_requests(lines: _Lines, prices_of_requests: Ints) -> _Lines:
+    """Puts a line of quantity 1 behind the lines of each event whose ``requests`` has a price."""
+    rows = np.flatnonzero(prices_of_requests)
+    order = np.argsort(np.concatenate([lines.row, rows]), kind="stable")
+    one = np.full(len(rows), UNITS)
+    limbs = np.concatenate([lines.limbs, np.stack([one, np.zeros_like(one)], axis=1)])[order]
+    return _Lines(
+        row=np.concatenate([lines.row, rows])[order],
+        name=np.concatenate([lines.name, np.full(len(rows), len(lines.names))])[order],
+        names=[*lines.names, REQUESTS],
+        limbs=limbs,
+        parts=Parts(
+            np.concatenate([lines.parts.whole, np.ones_like(rows)])[order],
+            np.concatenate([lines.parts.fraction, np.zeros_like(rows)])[order],
+        ),
+        price=np.concatenate([lines.price, prices_of_requests[rows]])[order],
+    )
+
+
+def _rates_in_tiers(lines: _Lines, events: int, book: CompiledCatalog) -> Ints:
+    """Gives the number of the unit price of each line: of its price, or of the highest tier that its event is in."""
+    tiers, rates = book.tiers, lines.price.copy()
+    tiered = np.flatnonzero(tiers.count[lines.price])
+    quantities = tiers.quantity[lines.price[tiered]]
+    for quantity in np.unique(quantities).tolist():
+        places = tiered[quantities == quantity]
+        whole, fraction = _quantity_per_event(tiers.quantities[quantity], lines, events)
+        row, prices = lines.row[places], lines.price[places]
+        for nth in range(int(tiers.count[prices].max())):
+            tier = tiers.first[prices] + np.minimum(nth, tiers.count[prices] - 1)
+            is_equal, is_above = whole[row] == tiers.whole[tier], whole[row] > tiers.whole[tier]
+            is_passed = is_above | (is_equal & (fraction[row] > tiers.fraction[tier]))
+            rates[places] = np.where(is_passed, tiers.rate_offset + tier, rates[places])
+    return rates
+
+
+def _quantity_per_event(name: str, lines: _Lines, events: int) -> Parts:
+    """Gives one quantity of each event, 0 where it is not named; the input context is the sum of its parts."""
+    if name == REQUESTS:
+        return Parts(np.ones(events, dtype=np.int64), np.zeros(events, dtype=np.int64))
+    whole, fraction = np.zeros(events, dtype=np.int64), np.zeros(events, dtype=np.int64)
+    for part in INPUT_CONTEXT_PARTS if name == INPUT_CONTEXT else (name,):
+        if part in lines.names:
+            places = np.flatnonzero(lines.name == lines.names.index(part))
+            rows = lines.row[places]  # each at most once: the names of one event are distinct
+            whole[rows] += lines.parts.whole[places]
+            fraction[rows] += lines.parts.fraction[places]
+    return Parts(whole + fraction // UNITS, fraction % UNITS)
+
+
+def _states_without_price(lines: _Lines, book: CompiledCatalog) -> Ints:
+    """Gives the state that each line has if it has no price."""
+    by_name = [
+        _LINE_MEMO if name in MEMO_METERS else _LINE_IGNORED if name in book.ignored else _LINE_UNPRICED
+        for name in lines.names
+    ]
+    states = np.array(by_name, dtype=np.int64)[lines.name]
+    is_zero = (lines.parts.whole == 0) & (lines.parts.fraction == 0)
+    states[is_zero & (states == _LINE_UNPRICED)] = _LINE_IGNORED
+    return states
+
+
+def _pricing_per_event(
+    lines: _Lines, rates: Ints, state: Ints, events: int, book: CompiledCatalog
+) -> tuple[Ints, Flags]:
+    """Gives the place of each event's pricing in ``_PRICINGS``, and whether anything of it has a price."""
+    is_priced = lines.price > 0
+    has_price, costs_something, lacks_price = (np.zeros(events, dtype=np.bool_) for _ in range(3))
+    has_price[lines.row[is_priced]] = True
+    costs_something[lines.row[is_priced & ~book.rates.is_zero[rates]]] = True
+    lacks_price[lines.row[~is_priced & (state == _LINE_UNPRICED)]] = True
+    pricing = np.where(lacks_price | ~has_price, _UNPRICED, np.where(costs_something, _PRICED, _FREE))
+    return pricing, has_price
+
+
+def _kinds(lines: _Lines, is_not_billed: Flags, state: Ints, book: CompiledCatalog) -> tuple[Ints, pl.DataFrame]:
+    """Gives the kind of each line, and the dictionary of those that occur: by price first, then by name."""
+    with_price = book.kinds.height
+    states = len(_STATES_WITHOUT_PRICE)
+    code = np.where(lines.price > 0, 2 * lines.price - 2 + is_not_billed, with_price + lines.name * states + state)
+    occurs = np.zeros(with_price + len(lines.names) * states, dtype=np.bool_)
+    occurs[code] = True
+    codes = np.flatnonzero(occurs)
+    number = np.cumsum(occurs) - 1
+    without_price = [divmod(code, states) for code in (codes[codes >= with_price] - with_price).tolist()]
+    kinds = pl.concat(
+        [
+            book.kinds[codes[codes < with_price]],
+            pl.DataFrame(
+                {
+                    "meter": [lines.names[name] for name, _ in without_price],
+                    "name": "",
+                    "price_id": "",
+                    "state": [_STATES_WITHOUT_PRICE[state] for _, state in without_price],
+                },
+                schema=book.kinds.schema,
+            ),
+        ]
+    )
+    return number[code], kinds.insert_column(0, pl.Series("kind", np.arange(len(codes), dtype=np.uint32)))
+
+
+def _kinds_with_price(books: Sequence[PriceBook]) -> pl.DataFrame:
+    """All kinds that prices give: two per price row, billed and not billed."""
+    rows = [
+        (price.meter, price.invoice_name, book.price_id(row), state)
+        for book in books
+        for row, price in enumerate(book.prices)
+        for state in ("billed", "not_billed")
+    ]
+    schema = {name: kind for name, kind in KINDS.items() if name != "kind"}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _unit_price(price: Price) -> Fraction:
+    return Fraction(price.price) / price.per

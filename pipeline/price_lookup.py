@@ -1,0 +1,288 @@
+"""Which price row applies: org, operation, provider, model, meter and time of whole columns, resolved by look-ups.
+
+The rows of the books in force fall into groups with the same *reach* (operation, meter, org, model, provider). What an
+event can be priced by depends on few classes of its values: orgs without an override are one class, models that match
+the same rows are one class. So the path of a value is short:
+
+    org, operation, provider, model  ->  classes  ->  profile          (per event; profiles are few)
+    profile, meter                   ->  schedule                      (per line)
+    schedule, time                   ->  price row, or 0 for none      (per line)
+
+A *schedule* is a step function of time, made from all rows that may apply, the most specific first; most have a single
+step. A step may be a *day*: a step function of the time of day. Profiles and schedules are made when they are first
+needed and kept; the tables are bounded and begin anew when they are full. What is kept never changes an answer.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import defaultdict
+from itertools import product
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from schemas.frames import REQUESTS
+from schemas.price_book import (
+    DAY_SECONDS,
+    DAY_US,
+    FIRST_US,
+    INPUT_CONTEXT,
+    INPUT_CONTEXT_PARTS,
+    LAST_US,
+    SECOND_US,
+    WHOLE_DAY,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import polars as pl
+    from numpy.typing import NDArray
+
+    from schemas.price_book import Price
+
+    Ints = NDArray[np.int64]
+    #: Operation, org, model (or the beginning of one and ``*``), provider; ``""`` is any.
+    Reach = tuple[str, str, str, str]
+
+#: Combinations of classes, cells of (profile, meter), and models without an exact price that are remembered.
+COMBINATIONS_MAX: Final = 1_000_000
+CELLS_MAX: Final = 8_000_000
+MODELS_MAX: Final = 100_000
+
+_NOTHING: Final = 0  # the price row, the schedule and the class of what has no price
+_VARIES: Final = -1  # in place of a price row: look at the time
+
+
+class Encoded:
+    """A column of strings as codes into its distinct values."""
+
+    def __init__(self, column: pl.Series) -> None:
+        encoded = column.to_arrow().dictionary_encode()
+        self.values: list[str] = encoded.dictionary.to_pylist()
+        # Not `to_numpy`, which imports pandas on the way.
+        self.codes = np.frombuffer(encoded.indices.buffers()[1], dtype=np.int32)[: len(column)]
+
+    def classes(self, class_of: dict[str, int]) -> Ints:
+        """The class of each value of the column; 0 for those without one."""
+        return self.gather([class_of.get(value, _NOTHING) for value in self.values])
+
+    def gather(self, per_value: list[int]) -> Ints:
+        """One number per value, spread over the column."""
+        return np.array(per_value, dtype=np.int64)[self.codes]
+
+
+class Steps:
+    """Many step functions in three flat columns, searched together."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._values: list[int] = []
+        self._offsets: list[int] = [0]
+        self._freeze()
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def add(self, steps: Sequence[tuple[int, int]]) -> int:
+        """Adds a function given by its steps (start, value), ascending, and gives its number."""
+        self._starts += [start for start, _ in steps]
+        self._values += [value for _, value in steps]
+        self._offsets.append(len(self._starts))
+        self._is_frozen = False
+        return len(self) - 1
+
+    def at(self, functions: Ints, points: Ints) -> Ints:
+        """Gives the value of each function at its point: a binary search in all of them at once."""
+        if not self._is_frozen:
+            self._freeze()
+        low = self._offset_column[functions]
+        count = self._offset_column[functions + 1] - low
+        while count.size and count.max() > 1:
+            half = count >> 1
+            has_begun = self._start_column[low + half] <= points
+            low = np.where(has_begun, low + half, low)
+            count = np.where(has_begun, count - half, half)
+        return self._value_column[low]
+
+    def _freeze(self) -> None:
+        self._start_column = np.array(self._starts, dtype=np.int64)
+        self._value_column = np.array(self._values, dtype=np.int64)
+        self._offset_column = np.array(self._offsets, dtype=np.int64)
+        self._is_frozen = True
+
+
+class Lookup:
+    """The prices in force by what they reach. Not for several threads at once: it learns while it is asked."""
+
+    def __init__(self, prices: Sequence[Price]) -> None:
+        self._prices = prices
+        #: By (operation, org, model, provider), then by meter; price rows are counted from 1.
+        self._rows: dict[Reach, dict[str, list[int]]] = {}
+        for row, price in enumerate(prices, start=1):
+            reach = (price.operation, price.org, price.model, price.provider)
+            self._rows.setdefault(reach, {}).setdefault(price.meter, []).append(row)
+        quantities = {tier.quantity for price in prices for tier in price.above} - {INPUT_CONTEXT}
+        self.meters = _numbered({price.meter for price in prices} | quantities | {REQUESTS, *INPUT_CONTEXT_PARTS})
+        self._operations = _numbered(price.operation for price in prices)
+        self._orgs = _numbered(price.org for price in prices)
+        self._models = _numbered(price.model for price in prices)
+        self._providers = _numbered(price.provider for price in prices)
+        self._prefix_lengths = sorted({len(model) - 1 for model in self._models if model.endswith("*")}, reverse=True)
+        self._forget()
+
+    def profiles(self, events: pl.DataFrame) -> Ints:
+        """The profile of each event: what decides, besides meter and time, which prices may apply to it."""
+        if len(self._codes) > COMBINATIONS_MAX or self._cells.size > CELLS_MAX:
+            self._forget()
+        model = Encoded(events["model"])
+        codes = Encoded(events["operation"]).classes(self._operations)
+        codes = codes * (len(self._orgs) + 1) + Encoded(events["org"]).classes(self._orgs)
+        codes = codes * (len(self._models) + 1) + model.gather([self._class_of_model(value) for value in model.values])
+        codes = codes * (len(self._providers) + 1) + Encoded(events["provider"]).classes(self._providers)
+        places = np.searchsorted(self._codes, codes)
+        is_known = self._codes[np.minimum(places, len(self._codes) - 1)] == codes
+        if not is_known.all():
+            self._learn(np.unique(codes[~is_known]))
+            places = np.searchsorted(self._codes, codes)
+        return self._profiles[places]
+
+    def schedules(self, profiles: Ints, meters: Ints) -> Ints:
+        """The schedule of each pair of a profile and the number of a meter (of ``meters``; 0 for one without price)."""
+        return self._cells.ravel()[profiles * self._cells.shape[1] + meters]
+
+    def rows(self, schedules: Ints, time_us: Ints) -> Ints:
+        """The price row, counted from 1, by which each schedule prices at an instant; 0 when there is none."""
+        rows = self._constants[schedules]
+        varying = np.flatnonzero(rows == _VARIES)
+        if varying.size:
+            values = self._schedules.at(schedules[varying], time_us[varying])
+            by_day = np.flatnonzero(values < 0)
+            if by_day.size:
+                values[by_day] = self._days.at(-1 - values[by_day], time_us[varying[by_day]] % DAY_US)
+            rows[varying] = values
+        return rows
+
+    def _forget(self) -> None:
+        self._class_of: dict[str, int] = {}
+        self._profile_of: dict[tuple[Reach, ...], int] = {}
+        self._schedule_of: dict[tuple[int, ...], int] = {}
+        self._schedules, self._days = Steps(), Steps()
+        self._constant_list: list[int] = []
+        self._cell_rows: list[Ints] = []
+        self._schedule(())
+        self._profile(())
+        self._codes = np.array([0], dtype=np.int64)  # of what is in no class at all
+        self._profiles = np.array([_NOTHING], dtype=np.int64)
+        self._freeze()
+
+    def _freeze(self) -> None:
+        self._constants = np.array(self._constant_list, dtype=np.int64)
+        self._cells = np.vstack(self._cell_rows)
+
+    def _class_of_model(self, model: str) -> int:
+        """The class of an exact model, else of the longest prefix that it begins with, else 0."""
+        known = self._class_of.get(model)
+        if known is None:
+            if len(self._class_of) >= MODELS_MAX:
+                self._class_of.clear()
+            prefixes = (f"{model[:length]}*" for length in self._prefix_lengths if length <= len(model))
+            found = (self._models[name] for name in (model, *prefixes) if name in self._models)
+            known = self._class_of[model] = next(found, _NOTHING)
+        return known
+
+    def _learn(self, codes: Ints) -> None:
+        """Makes the profiles of combinations of classes that were not seen before."""
+        names = [["", *numbered] for numbered in (self._operations, self._orgs, self._models, self._providers)]
+        profiles = []
+        for code in codes.tolist():
+            classes = []
+            for of_column in reversed(names):
+                code, number = divmod(code, len(of_column))
+                classes.append(of_column[number])
+            provider, model, org, operation = classes
+            profiles.append(self._profile(tuple(self._reaches(operation, org, model, provider))))
+        self._codes = np.concatenate([self._codes, codes])
+        order = np.argsort(self._codes)
+        self._codes = self._codes[order]
+        self._profiles = np.concatenate([self._profiles, np.array(profiles, dtype=np.int64)])[order]
+        self._freeze()
+
+    def _reaches(self, operation: str, org: str, model: str, provider: str) -> Iterable[Reach]:
+        """The reaches that have prices and match, the most specific first: by org, then model, then provider."""
+        prefix = model.removesuffix("*")
+        models = [model] if model and not model.endswith("*") else []
+        models += [f"{prefix[:length]}*" for length in self._prefix_lengths if length <= len(prefix)]
+        for reach in product((operation,), _or_any(org), [*models, ""], _or_any(provider)):
+            if reach in self._rows:
+                yield reach
+
+    def _profile(self, reaches: tuple[Reach, ...]) -> int:
+        number = self._profile_of.setdefault(reaches, len(self._cell_rows))
+        if number == len(self._cell_rows):
+            rows: defaultdict[str, list[int]] = defaultdict(list)
+            for reach in reaches:
+                for meter, of_meter in self._rows[reach].items():
+                    rows[meter] += of_meter
+            cells = np.zeros(len(self.meters) + 1, dtype=np.int64)
+            for meter, of_meter in rows.items():
+                cells[self.meters[meter]] = self._schedule(tuple(of_meter))
+            self._cell_rows.append(cells)
+        return number
+
+    def _schedule(self, rows: tuple[int, ...]) -> int:
+        number = self._schedule_of.setdefault(rows, len(self._constant_list))
+        if number == len(self._constant_list):
+            steps = [(start, self._value(applying)) for start, applying in self._applying_from(rows)]
+            steps = _merged(steps)
+            self._schedules.add(steps)
+            self._constant_list.append(steps[0][1] if len(steps) == 1 and steps[0][1] >= 0 else _VARIES)
+        return number
+
+    def _applying_from(self, rows: tuple[int, ...]) -> Iterable[tuple[int, list[int]]]:
+        """Sweeps over time: the rows that apply (at some hour) from each instant on, the most specific first."""
+        changes: defaultdict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        changes[FIRST_US]  # everything begins with a step, if only with one that has no price
+        for place, row in enumerate(rows):
+            changes[self._prices[row - 1].start_us][0].append(place)
+            changes[self._prices[row - 1].end_us][1].append(place)
+        applying: list[int] = []  # places in rows, ascending: that is by specificity
+        for instant, (begin, end) in sorted(changes.items()):
+            for place in end:
+                del applying[bisect_left(applying, place)]
+            for place in begin:
+                insort(applying, place)
+            if instant < LAST_US:
+                yield instant, [rows[place] for place in applying]
+
+    def _value(self, applying: list[int]) -> int:
+        """A price row when the hour does not matter, else -1 - the number of a day."""
+        if not applying or self._prices[applying[0] - 1].hours is None:
+            return applying[0] if applying else _NOTHING
+        edges = {0}
+        spans: list[tuple[int, int, int]] = []
+        for row in applying:
+            hours = self._prices[row - 1].hours
+            for start, end in hours.spans if hours else WHOLE_DAY:
+                spans.append((start, end, row))
+                edges |= {start, end} - {DAY_SECONDS}
+        steps = [
+            (edge * SECOND_US, next((row for start, end, row in spans if start <= edge < end), _NOTHING))
+            for edge in sorted(edges)
+        ]
+        return -1 - self._days.add(_merged(steps))
+
+
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    """Numbers from 1 for the names that are not empty; 0 is for all others."""
+    return {name: number for number, name in enumerate(sorted(set(names) - {""}), start=1)}
+
+
+def _or_any(name: str) -> tuple[str, ...]:
+    return (name, "") if name else ("",)
+
+
+def _merged(steps: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same function without steps that change nothing."""
+    return [step for at, step in enumerate(steps) if at == 0 or step[1] != steps[at - 1][1]]
