@@ -69,8 +69,8 @@ def _read_book(root: Node, mistakes: Mistakes) -> tuple[PriceBook | None, tuple[
         (first_node, _), (second_node, price) = prices[first], prices[second]
         mistakes.add(
             (second_node.line, second_node.column),
-            f"this price for {price.meter} is as specific as the one in line {first_node.line}, and both apply, first at "
-            f"{write_instant(instant)}: let one end (`until`) before the other begins (`from`), or make one more specific",
+            f"this price for {price.meter} is as specific as the one in line {first_node.line}; both apply at "
+            f"{write_instant(instant)}: let one end (`until`) when the other begins (`from`), or make it more specific",
         )
     head = {"name": "price_book", "currency": "currency", "ignore": "ignore"}
     book = _read_head(root, PriceBook, head, mistakes, rows={"prices": tuple(price for _, price in prices)})
@@ -158,19 +158,18 @@ def _sentence(model: type[BaseModel], path: tuple[str | int, ...], detail: Mappi
     subject = f"`{'.'.join(words)}`" if words else f"this {'rule' if model in (Rule, RuleSet) else 'price'}"
     match detail["type"]:
         case "missing":
-            return f"{subject} is missing"
+            verdict = "is missing"
         case "extra_forbidden":
-            return f"{subject} is no key here; the keys are {_listed(_keys_at(model, words[:-1]))}"
+            verdict = f"is no key here; the keys are {_listed(_keys_at(model, words[:-1]))}"
         case "literal_error":
-            return f"{subject} must be {detail['ctx']['expected']}"
+            verdict = f"must be {detail['ctx']['expected']}"
         case "tuple_type":
-            return f"{subject} must be a list"
+            verdict = "must be a list"
         case "model_type" | "model_attributes_type":
-            return f"{subject} must be a mapping"
-        case "catalog":
-            return f"{subject} {detail['msg']}"
-        case _:
-            return f"{subject} is refused: {detail['msg']}"
+            verdict = "must be a mapping"
+        case _:  # mostly a sentence of ours
+            verdict = detail["msg"]
+    return f"{subject} {verdict}"
 
 
 def _keys_at(model: type[BaseModel], words: Sequence[str]) -> list[str]:

@@ -19,7 +19,6 @@ from ruamel.yaml.events import (
     DocumentStartEvent,
     MappingEndEvent,
     MappingStartEvent,
-    NodeEvent,
     ScalarEvent,
     SequenceEndEvent,
     SequenceStartEvent,
@@ -159,8 +158,7 @@ def _read_node(event: Event, events: Iterator[Event], mistakes: Mistakes, *, dep
         mistakes.stop(_place(event), f"this is nested more than {DEPTH_MAX} deep")
     if isinstance(event, AliasEvent):
         return _refuse(node, mistakes, "aliases are not read: write the value out, so that a line says what it means")
-    if isinstance(event, NodeEvent):
-        _check_properties(event, node, mistakes)
+    _check_properties(event, node, mistakes)
     if isinstance(event, MappingStartEvent):
         _read_entries(node, events, mistakes, depth=depth)
     elif isinstance(event, SequenceStartEvent):
@@ -205,11 +203,12 @@ def _read_scalar(event: ScalarEvent, node: Node, mistakes: Mistakes) -> None:
         node.value = text
 
 
-def _check_properties(event: NodeEvent, node: Node, mistakes: Mistakes) -> None:
-    if event.anchor:
+def _check_properties(event: Event, node: Node, mistakes: Mistakes) -> None:
+    if getattr(event, "anchor", None):
         _refuse(node, mistakes, "anchors are not read: write the value out where it is needed")
-    if getattr(event, "tag", None):
-        _refuse(node, mistakes, f"tags like {event.tag} are not read: a value is what it looks like")
+    tag = getattr(event, "tag", None)
+    if tag:
+        _refuse(node, mistakes, f"tags like {tag} are not read: a value is what it looks like")
 
 
 def _refuse(node: Node, mistakes: Mistakes, sentence: str, *, place: tuple[int, int] | None = None) -> Node:

@@ -59,6 +59,8 @@ class Encoded:
     """A column of strings as codes into its distinct values."""
 
     def __init__(self, column: pl.Series) -> None:
+        if column.null_count():
+            raise ValueError(f"{column.name} has nulls: an absent value is an empty string")
         encoded = column.to_arrow().dictionary_encode()
         self.values: list[str] = encoded.dictionary.to_pylist()
         # Not `to_numpy`, which imports pandas on the way.
@@ -150,7 +152,8 @@ class Lookup:
 
     def schedules(self, profiles: Ints, meters: Ints) -> Ints:
         """The schedule of each pair of a profile and the number of a meter (of ``meters``; 0 for one without price)."""
-        return self._cells.ravel()[profiles * self._cells.shape[1] + meters]
+        cells: Ints = self._cells.ravel()[profiles * self._cells.shape[1] + meters]
+        return cells
 
     def rows(self, schedules: Ints, time_us: Ints) -> Ints:
         """The price row, counted from 1, by which each schedule prices at an instant; 0 when there is none."""
@@ -197,9 +200,9 @@ class Lookup:
         names = [["", *numbered] for numbered in (self._operations, self._orgs, self._models, self._providers)]
         profiles = []
         for code in codes.tolist():
-            classes = []
+            rest, classes = code, []
             for of_column in reversed(names):
-                code, number = divmod(code, len(of_column))
+                rest, number = divmod(rest, len(of_column))
                 classes.append(of_column[number])
             provider, model, org, operation = classes
             profiles.append(self._profile(tuple(self._reaches(operation, org, model, provider))))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FITS: Final = 2.0**62
 #: Stands for a numerator that no quantity but 0 can be multiplied with in int64.
 _TOO_LARGE: Final = 1e200
-#: Units up to this (about 72,000 of the currency) are summed in int64: ``LINES_PER_EVENT_MAX`` of them stay under 2**63.
+#: Units up to this (about 72,000 of the currency) are summed in int64: 127 of them stay under 2**63.
 NARROW_MAX: Final = 2**56
 LINES_PER_EVENT_MAX: Final = 127
 #: Fractions of a quantity are counted in billionths: it has at most 9 decimals.
@@ -123,4 +123,5 @@ def _divide_half_even(product: Ints, denominator: Ints) -> Ints:
     """Gives product / denominator, rounded to the nearest, halves to the even neighbour."""
     quotient, rest = np.divmod(product, denominator)
     twice = 2 * rest  # rest < denominator < 2**62
-    return quotient + ((twice > denominator) | ((twice == denominator) & (quotient % 2 == 1)))
+    rounded: Ints = quotient + ((twice > denominator) | ((twice == denominator) & (quotient % 2 == 1)))
+    return rounded

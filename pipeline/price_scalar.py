@@ -1,4 +1,4 @@
-"""What pricing means, one event at a time: the specification that the fast ``pipeline/price.py`` must equal digit by digit.
+"""What pricing means, one event at a time: the specification that ``pipeline/price.py`` must equal digit by digit.
 
 Written to be read. Nothing runs it in production; the property tests hold both against each other.
 """
@@ -65,10 +65,8 @@ def price_event(event: ScalarEvent, *, books: Sequence[PriceBook]) -> ScalarPric
     for meter, quantity in [*event.usage.items(), (REQUESTS, Decimal(1))]:
         found = most_specific(event, meter, books)
         if found is not None:
-            price_id, price = found
-            unit_price = Fraction(price_in_tier(event, price)) / price.per
-            unit_prices.append(unit_price)
-            lines.append(_billed_line(event, meter, quantity, price_id, price, unit_price))
+            unit_prices.append(unit_price_of(event, found[1]))
+            lines.append(line_with_price(event, meter, quantity, found))
         elif meter != REQUESTS:  # the implied request is no line unless it has a price
             lines.append(ScalarLine(meter, "", "", state_without_price(meter, quantity, ignored), quantity, None))
     has_price = [line.cost for line in lines if line.cost is not None]
@@ -116,14 +114,14 @@ def applies_at(time: datetime, price: Price) -> bool:
     return any(start * SECOND_US <= time_of_day_us < end * SECOND_US for start, end in price.hours.spans)
 
 
-def price_in_tier(event: ScalarEvent, price: Price) -> Decimal:
-    """Gives the price of the highest threshold that the event has passed; it holds for the whole request."""
+def unit_price_of(event: ScalarEvent, price: Price) -> Fraction:
+    """Gives price ÷ per, by the highest threshold that the event has passed; it holds for the whole request."""
     in_force = price.price
     for tier in sorted(price.above, key=lambda tier: tier.threshold):
         quantity = quantity_of(event, tier.quantity)
         if quantity > tier.threshold or (tier.inclusive and quantity == tier.threshold):
             in_force = tier.price
-    return in_force
+    return Fraction(in_force) / price.per
 
 
 def quantity_of(event: ScalarEvent, name: str) -> Fraction:
@@ -144,6 +142,15 @@ def exact_sum(costs: Sequence[Decimal]) -> Decimal:
     return _from_units(sum(int(Fraction(cost) * COST_SCALE) for cost in costs))
 
 
+def line_with_price(event: ScalarEvent, meter: str, quantity: Decimal, found: tuple[str, Price]) -> ScalarLine:
+    """Gives the line of a quantity that has a price; a failed event costs 0 where only success is billed."""
+    price_id, price = found
+    if price.bill == "success" and event.status != "ok":
+        return ScalarLine(meter, price.invoice_name, price_id, "not_billed", quantity, _from_units(0))
+    cost = cost_of(quantity, unit_price_of(event, price))
+    return ScalarLine(meter, price.invoice_name, price_id, "billed", quantity, cost)
+
+
 def state_without_price(meter: str, quantity: Decimal, ignored: set[str]) -> str:
     """Gives the state of a quantity that has no price at the event's time."""
     if meter in MEMO_METERS:
@@ -156,14 +163,6 @@ def pricing_of(lines: Sequence[ScalarLine], unit_prices: Sequence[Fraction]) -> 
     if not unit_prices or any(line.state == "unpriced" for line in lines):
         return "unpriced"
     return "priced" if any(unit_prices) else "free"
-
-
-def _billed_line(
-    event: ScalarEvent, meter: str, quantity: Decimal, price_id: str, price: Price, unit_price: Fraction
-) -> ScalarLine:
-    if price.bill == "success" and event.status != "ok":
-        return ScalarLine(meter, price.invoice_name, price_id, "not_billed", quantity, _from_units(0))
-    return ScalarLine(meter, price.invoice_name, price_id, "billed", quantity, cost_of(quantity, unit_price))
 
 
 def _from_units(units: int) -> Decimal:

@@ -9,13 +9,10 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Final, cast
+from typing import Annotated, Final
 
 from pydantic import BeforeValidator, PlainSerializer
 from pydantic_core import PydanticCustomError
-
-if TYPE_CHECKING:
-    from typing import LiteralString
 
 ID_CHARACTERS_MAX: Final = 128
 ID_PATTERN: Final = re.compile(r"[A-Za-z0-9._:/@~?#%+-]{1,128}", re.ASCII)
@@ -43,7 +40,7 @@ NAME_CHARACTERS_MAX: Final = 128
 
 def mistake(sentence: str) -> PydanticCustomError:
     """Gives the exception that pydantic collects. The sentence begins with a verb: its subject is the key's name."""
-    return PydanticCustomError("catalog", cast("LiteralString", sentence))
+    return PydanticCustomError("catalog", sentence)
 
 
 def plain_decimal(value: Decimal) -> str:
