@@ -150,7 +150,7 @@ class Session:
         self._connection = connection
         self._blocks: Any = None
 
-    def ask(self, sql: str, form: str, parameters: Mapping[str, str] | None = None) -> Answer:
+    def ask(self, sql: str | bytes, form: str, parameters: Mapping[str, str] | None = None) -> Answer:
         """Runs one statement to its end and hands back the whole answer in format ``form`` unless it names one.
 
         Parameters are texts as in ClickHouse's HTTP interface (``param_name``), values escaped as in TabSeparated.
@@ -162,7 +162,7 @@ class Session:
         body = result.get_memview().view() if result.size() else memoryview(b"")
         return Answer(body, result.rows_read(), result.rows_written(), result.bytes_written())
 
-    def stream(self, sql: str, form: str, parameters: Mapping[str, str] | None = None) -> Iterator[bytes]:
+    def stream(self, sql: str | bytes, form: str, parameters: Mapping[str, str] | None = None) -> Iterator[bytes]:
         """The answer block by block, for formats whose blocks can be strung together."""
         try:
             self._blocks = self._connection.send_query(sql, form, params=dict(parameters or {}))
@@ -171,7 +171,7 @@ class Session:
         except RuntimeError as error:
             raise EngineError(str(error)) from error
 
-    def insert(self, statement: str, form: str) -> Insert:
+    def insert(self, statement: bytes, form: str) -> Insert:
         """Begins an insert; ``statement`` ends before its FORMAT, the data are given to ``Insert.append``."""
         try:
             return Insert(self._connection.send_insert(statement, form))

@@ -118,7 +118,7 @@ class Request:
 class InsertHead:
     """An insert whose data follow in the request: the statement up to its FORMAT, and where the data begin."""
 
-    statement: str
+    statement: bytes
     form: str
     data_start: int
 
@@ -185,7 +185,7 @@ def insert_head(head: bytes) -> InsertHead | None:
         if depth == 0 and word in {b"SELECT", b"WITH", b"WATCH", b"INFILE"}:
             return None
         if depth == 0 and word == b"VALUES":
-            return InsertHead(head[: token.start()].decode(), "Values", position)
+            return InsertHead(head[: token.start()], "Values", position)
         if depth == 0 and word == b"FORMAT":
             return _format_head(head, token.start(), position)
     return None
@@ -197,7 +197,7 @@ def _format_head(head: bytes, start: int, position: int) -> InsertHead | None:
     if token is None or not token["word"]:
         return None
     gap = _DATA_GAP.match(head, token.end())
-    return InsertHead(head[:start].decode(), token["word"].decode(), gap.end() if gap else token.end())
+    return InsertHead(head[:start], token["word"].decode(), gap.end() if gap else token.end())
 
 
 def refuse_what_a_server_refuses(statement: bytes) -> None:
@@ -282,7 +282,7 @@ def form_fields(body: bytes, content_type_header: str) -> dict[str, str]:
         name = re.search(rb'name="([^"]*)"', head)
         if name is None or b"filename=" in head:
             raise RequestError(48, "NOT_IMPLEMENTED", "External data is not supported by the embedded engine.")
-        fields[name[1].decode()] = value.decode()
+        fields[name[1].decode(errors="replace")] = value.decode(errors="replace")
     return fields
 
 
@@ -307,7 +307,7 @@ def decoded(pieces: Iterable[bytes], content_encoding: str) -> Iterator[bytes]:
 def _decoded_lz4(pieces: Iterable[bytes]) -> Iterator[bytes]:
     frame = lz4.frame.LZ4FrameDecompressor()
     for piece in pieces:
-        data: bytes | None = piece
+        data: bytes | None = piece or None
         while data is not None:
             if frame.eof:
                 frame = lz4.frame.LZ4FrameDecompressor()

@@ -190,7 +190,7 @@ class Handler(BaseHTTPRequestHandler):
             self._ask(session, request, statement)
 
     def _insert(self, session: Session, request: Request, head: InsertHead, data: Iterable[bytes]) -> None:
-        refuse_what_a_server_refuses(head.statement.encode())
+        refuse_what_a_server_refuses(head.statement)
         with session.insert(head.statement, head.form) as insert:
             for piece in data:
                 if piece:
@@ -202,13 +202,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _ask(self, session: Session, request: Request, statement: bytes) -> None:
         form = result_format(statement, request.default_format)
-        sql = statement.decode("utf-8", errors="surrogateescape")
         headers = self._headers(request)
         if can_be_streamed(statement, form):
             headers |= {"X-ClickHouse-Format": form or "", "Content-Type": content_type(form)}
-            self._stream(session.stream(sql, request.default_format, request.parameters), headers)
+            self._stream(session.stream(statement, request.default_format, request.parameters), headers)
             return
-        answer = session.ask(sql, request.default_format, request.parameters)
+        answer = session.ask(statement, request.default_format, request.parameters)
         if answer.body or is_asking(statement):
             headers |= {"X-ClickHouse-Format": form or request.default_format, "Content-Type": content_type(form)}
         headers["X-ClickHouse-Summary"] = summary(
