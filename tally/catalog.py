@@ -35,9 +35,9 @@ from agents.catalog_follower import (
 from clickhouse.catalog import newest_revisions, stored_revision, write_revision
 from pipeline.catalog import load_catalog_file
 from schemas.catalog_file import CatalogError
-from schemas.catalog_values import write_instant
+from schemas.catalog_values import read_instant, write_instant
 from schemas.errors import BrokerUnavailable, WrongUse
-from schemas.price_book import PriceBook
+from schemas.price_book import DAY_US, SECOND_US, WHOLE_DAY, PriceBook, microseconds
 from schemas.rules import RuleSet
 from tally.catalog_plan import UNCHANGED, Change, RefusedCatalogError, plan
 from tally.connect import open_store
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from clickhouse.catalog import StoredRevision
     from clickhouse.client import Store
     from schemas.catalog_file import CatalogFile
+    from schemas.price_book import Price
     from tally.settings import Settings
 
 #: The header that marks a control block in ``usage.priced``, and what it carries.
@@ -105,15 +106,7 @@ class Applied:
 
     def answer(self) -> dict[str, Any]:
         """As JSON values."""
-        content = self.change.after
-        return {
-            "name": content.name,
-            "kind": _kind(content),
-            "revision": content.revision,
-            "state": self.change.state,
-            "applied_at": write_instant(self.applied_at),
-            "rows": self.change.rows(),
-        }
+        return {**self.change.answer(), "applied_at": write_instant(self.applied_at)}
 
 
 def apply(settings: Settings, paths: Sequence[Path]) -> list[Applied]:
@@ -303,3 +296,53 @@ def read_revision(settings: Settings, name: str, *, revision: int | None = None)
     if stored is None:
         raise WrongUse(f"There is no revision {revision} of {name}: see `tally catalog show {name}`.")
     return CatalogEntry(_content(stored), stored.applied_at)
+
+
+def summarize(entry: CatalogEntry) -> dict[str, Any]:
+    """One name in force, as JSON values."""
+    content = entry.content
+    return {
+        "name": entry.name,
+        "kind": entry.kind,
+        "revision": entry.revision,
+        "applied_at": write_instant(entry.applied_at),
+        "rows": len(content.prices) if isinstance(content, PriceBook) else len(content.rules),
+        "announced": entry.announced,
+    }
+
+
+def describe(entry: CatalogEntry, *, at: str | None = None) -> dict[str, Any]:
+    """One book or set with its rows, as JSON values; with ``at`` only the prices that apply at that instant.
+
+    Raises:
+        WrongUse: ``at`` is no instant, or the name is a rule set.
+    """
+    head = {key: value for key, value in summarize(entry).items() if key != "rows"}
+    if isinstance(entry.content, RuleSet):
+        if at is not None:
+            raise WrongUse(f"{entry.name} is a rule set: --at looks into price books.")
+        rules = entry.content.model_dump(mode="json", by_alias=True, exclude_defaults=True).get("rules", [])
+        return {**head, "rules": rules}
+    book = entry.content
+    instant = None if at is None else _instant(at)
+    prices = [
+        {"price_id": book.price_id(place), **price.content()}
+        for place, price in enumerate(book.prices)
+        if instant is None or _applies(price, instant)
+    ]
+    return {**head, "currency": book.currency, "prices": prices, "ignore": list(book.ignore)}
+
+
+def _applies(price: Price, instant: datetime) -> bool:
+    """Whether the price's span and hours hold the instant."""
+    instant_us = microseconds(instant)
+    spans = WHOLE_DAY if price.hours is None else price.hours.spans
+    second = instant_us % DAY_US // SECOND_US
+    return price.start_us <= instant_us < price.end_us and any(start <= second < end for start, end in spans)
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return read_instant(text)
+    except ValueError as error:
+        raise WrongUse(f"--at {error}.") from error

@@ -42,6 +42,16 @@ class Change:
             return NEW
         return UNCHANGED if self.before.revision == self.after.revision else CHANGED
 
+    def answer(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "name": self.after.name,
+            "kind": "price_book" if isinstance(self.after, PriceBook) else "rule_set",
+            "revision": self.after.revision,
+            "state": self.state,
+            "rows": self.rows(),
+        }
+
     def rows(self) -> list[dict[str, Any]]:
         """The rows that are new, changed or ended, with their content before and after (None where there is none)."""
         before = {} if self.before is None else _rows_by_key(self.before)

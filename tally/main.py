@@ -1,94 +1,148 @@
-"""The door: ``tally COMMAND``. Each command lives in the module of its name; this one wires them and ends errors.
+"""The entry: ``tally COMMAND``. What can be asked for stands in commands.py; this one wires it and ends errors.
 
 Exit codes: 0 done, 1 the answer is "no", 2 wrong use, config or a refused file, 3 a server can't be reached.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
-from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from schemas.errors import TallyError
-from tally.output import Format, default_format, print_csv, print_json, print_table
-from tally.settings import Settings, load_settings
+from tally.commands import Context, add_commands
+
+#: In the order in which one needs them.
+ORDER: Final = (
+    *("broker", "store", "migrate", "catalog", "worker", "send", "drain", "report", "audit"),
+    *("config", "up", "demo"),
+)
+#: Commands that live in the module that does the work: where, and what `tally --help` says of them.
+ELSEWHERE: Final = {
+    "report": ("tally.report", "report_app", "Answers from what was counted; each says how complete it is."),
+    "audit": ("tally.audit", "audit_command", "Prove that every record is accounted for and every total is right."),
+}
+
+# Typer carries its own copy of click and exports the leaves of the error tree, not this branch of it.
+UsageError: Any = typer.BadParameter.__mro__[1]
+INTERRUPTED: Final = 130
+
+
+class Door(TyperGroup):
+    """The commands in their order; a module is imported when its command is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 -- typer's own context class has no public name
+        """All names."""
+        _ = ctx
+        return list(ORDER)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
+        """The command, imported now if it lives elsewhere."""
+        if cmd_name not in ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, attribute, _ = ELSEWHERE[cmd_name]
+        found = getattr(importlib.import_module(module), attribute)
+        if not isinstance(found, typer.Typer):
+            single = typer.Typer(rich_markup_mode=None)
+            single.command(cmd_name)(found)
+            found = single
+        found._add_completion = False  # noqa: SLF001 -- a group under `tally` has no completion of its own
+        command = get_command(found)
+        command.name = cmd_name
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
+        """The command, or which names are near."""
+        near = get_close_matches(args[0], ORDER)
+        if args[0] not in ORDER and near and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """The list in `tally --help`, without importing what lives elsewhere."""
+        _ = ctx
+        room = formatter.width - 6 - max(map(len, ORDER))
+        rows = [
+            (name, ELSEWHERE[name][2] if name in ELSEWHERE else self.commands[name].get_short_help_str(room))
+            for name in ORDER
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
 
 app = typer.Typer(
     name="tally",
+    cls=Door,
     help="Usage events in, right numbers out: counted once, priced once, explained, alerted on.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
-
-# Typer carries its own copy of click and exports the leaves of the error tree, not this branch of it.
-UsageError = typer.BadParameter.__mro__[1]
-
-FormatOption = Annotated[
-    Format | None, typer.Option("--format", help="table, json or csv; a table on a terminal, else json.")
-]
+add_commands(app)
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What every command gets: where the settings come from."""
-
-    config: Path | None
-
-    def settings(self) -> Settings:
-        """The settings, read when a command first wants them."""
-        return load_settings(self.config)
+def _print_version(asked: bool) -> None:  # noqa: FBT001 -- typer calls it with the flag
+    if asked:
+        sys.stdout.write(f"tally {version('tallyhouse')}\n")
+        raise typer.Exit
 
 
 @app.callback()
 def entry(
     context: typer.Context,
+    *,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; TALLY_* variables win over it.")] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Common options stand before the command: `tally --config tally.yaml worker`."""
     context.obj = Context(config)
 
 
-@app.command("config")
-def config_command(context: typer.Context, form: FormatOption = None) -> None:
-    """Print every setting with its value; secrets are masked.
-
-    Example: tally config --format json
-    """
-    settings: dict[str, str] = context.obj.settings().masked()
-    form = form or default_format()
-    if form is Format.JSON:
-        print_json(settings)
-        return
-    rows = [{"setting": name, "value": value} for name, value in settings.items()]
-    (print_csv if form is Format.CSV else print_table)(rows, columns=["setting", "value"])
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command and exits; every expected failure is one sentence on stderr."""
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="tally", standalone_mode=False)
+        sys.stdout.flush()
     except UsageError as error:
-        context = getattr(error, "ctx", None)
-        hint = f" See `{context.command_path} --help`." if context else ""
-        _fail(f"{error.format_message().replace('Value error, ', '')}{hint}", code=2)  # type: ignore[attr-defined]
+        _fail_usage(error)
     except typer.Abort:
-        _fail("Interrupted.", code=130)
+        sys.exit(INTERRUPTED)
     except TallyError as error:
         _fail(str(error), code=error.exit_code)
     except KeyboardInterrupt:
-        _fail("Interrupted.", code=130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
+        # The reader has had enough (`tally report … | head`); Python must not flush into the closed pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    # Typer turns Exit(code) into the return value when it does not end the process itself.
+    # Typer gives what the command returned, or the code of typer.Exit.
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _fail_usage(error: Any) -> None:  # noqa: ANN401 -- see UsageError
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(f"{error.format_message()}\n")
+        sys.exit(2)
+    hint = f" See `{context.command_path} --help`." if context else ""
+    sentence = error.format_message().replace("Value error, ", "").rstrip(".")
+    _fail(f"{sentence}.{hint}" if sentence[-1:] not in "?!" else f"{sentence}{hint}", code=2)
+
+
 def _fail(sentence: str, *, code: int) -> None:
+    sys.stdout.flush()
     sys.stderr.write(f"tally: {' '.join(sentence.split())}\n")
     sys.exit(code)
 

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, nullcontext, suppress
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -56,18 +55,11 @@ KEY_CHARACTERS_MAX: Final = 128  # of an org (contract of the event)
 KEYS_REMEMBERED: Final = 100_000
 
 
-class Key(StrEnum):
-    """What ``--key`` takes."""
-
-    ORG = "org"
-    NONE = "none"
-
-
-def send(settings: Settings, source: Path | None, *, key: Key = Key.ORG, rate: float | None = None) -> int:
+def send(settings: Settings, source: Path | None, *, by_org: bool = True, rate: float | None = None) -> int:
     """Sends every line of the file (None: standard input) and hands back how many, once all are acknowledged.
 
     ``rate`` is records per second; None sends as fast as the broker takes them. Lines without anything but white
-    space are skipped. The key is the org (``subject``) when it can be read, else there is none.
+    space are skipped. With ``by_org`` the key is the org (``subject``) when it can be read, else there is none.
 
     Raises:
         WrongUse: no such file, no topic, or a line that the topic is too small for; the lines before it were sent.
@@ -76,10 +68,10 @@ def send(settings: Settings, source: Path | None, *, key: Key = Key.ORG, rate: f
     if rate is not None and rate <= 0:
         raise WrongUse("--rate must be above 0 records per second.")
     with _opened(source) as (lines, size), _progress(size, lines.name) as progress:
-        return run(settings, _send(settings, lines, key=key, rate=rate, progress=progress))
+        return run(settings, _send(settings, lines, by_org=by_org, rate=rate, progress=progress))
 
 
-async def _send(settings: Settings, lines: _Lines, *, key: Key, rate: float | None, progress: _Progress) -> int:
+async def _send(settings: Settings, lines: _Lines, *, by_org: bool, rate: float | None, progress: _Progress) -> int:
     topic = settings.topics.events
     async with admin(settings) as client:
         numbers = (await partitions(client, [topic]))[topic]
@@ -94,7 +86,7 @@ async def _send(settings: Settings, lines: _Lines, *, key: Key, rate: float | No
         request_timeout_ms=int(REQUEST_SECONDS_MAX * 1000),
     )
     await start(producer, settings)
-    outbox = _Outbox(producer, topic, numbers, by_org=key is Key.ORG)
+    outbox = _Outbox(producer, topic, numbers, by_org=by_org)
     try:
         await _send_all(lines, outbox, rate=rate, progress=progress)
     except kafka_errors.MessageSizeTooLargeError as error:
