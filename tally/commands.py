@@ -104,7 +104,8 @@ def store(
 ) -> int:
     """Run the embedded ClickHouse engine until interrupted.
 
-    It speaks ClickHouse's HTTP protocol. Prints {"ready": true, "url": "..."} when it serves; the URL is a TALLY_STORE_URL as it is. With TALLY_STORE_USER
+    It speaks ClickHouse's HTTP protocol. Prints {"ready": true, "url": "..."} when it serves; the URL is a
+    TALLY_STORE_URL as it is. With TALLY_STORE_USER
     and TALLY_STORE_PASSWORD set, clients have to log in with them.
     """
     from tally.store import run_store
@@ -135,7 +136,8 @@ def migrate(context: typer.Context, partitions: PartitionsOption = None, form: F
 def worker(context: typer.Context) -> int:
     """Run the agents: price events, count them once, write totals.
 
-    As many processes as you like. Prints {"ready": true, "metrics": "..."} when it takes part. SIGTERM finishes what is in flight, commits and
+    As many processes as you like. Prints {"ready": true, "metrics": "..."} when it takes part. SIGTERM finishes
+    what is in flight, commits and
     exits 0.
     """
     from tally.worker import run_worker
@@ -151,7 +153,8 @@ def send(
 ) -> None:
     """Send events, each line of a file as it is.
 
-    Prints {"sent": N} when all are acknowledged, and nothing on stdout otherwise. Broken lines are sent too: the pipeline refuses them
+    Prints {"sent": N} when all are acknowledged, and nothing on stdout otherwise. Broken lines are sent too:
+    the pipeline refuses them
     visibly. Sending a file twice is harmless: repeats are not counted.
     """
     from tally.send import send as run_send
@@ -168,7 +171,8 @@ def drain(
 ) -> None:
     """Wait until everything that was sent before is counted.
 
-    It is in the store then, and its rejects and alerts are in their topics. Prints the lag that is left by topic; exit 1 on time-out.
+    It is in the store then, and its rejects and alerts are in their topics. Prints the lag that is left by
+    topic; exit 1 on time-out.
     """
     from tally.drain import drain as run_drain
     from tally.drain import why_not
@@ -195,7 +199,8 @@ def up(
 ) -> int:
     """Run broker, store and a worker together (development).
 
-    Migrates too, and runs until interrupted. Ports are those of TALLY_KAFKA_BOOTSTRAP, TALLY_STORE_URL and TALLY_METRICS_PORT. If one of them dies, the rest is
+    Migrates too, and runs until interrupted. Ports are those of TALLY_KAFKA_BOOTSTRAP, TALLY_STORE_URL and
+    TALLY_METRICS_PORT. If one of them dies, the rest is
     stopped.
     """
     from tally.up import run_up
@@ -204,11 +209,13 @@ def up(
 
 
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until interrupted.")] = False,  # noqa: FBT002
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until interrupted.")] = False,
+    # noqa: FBT002
 ) -> int:
     """Run the whole pipeline once on real sample data.
 
-    In, out, proved, stopped, in a scratch folder. Starts its own servers on free ports and needs no setting. Exit 0 when the books balance.
+    In, out, proved, stopped, in a scratch folder. Starts its own servers on free ports and needs no setting.
+    Exit 0 when the books balance.
     """
     from tally.demo import run_demo
 
