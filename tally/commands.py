@@ -105,8 +105,7 @@ def store(
     """Run the embedded ClickHouse engine until interrupted.
 
     It speaks ClickHouse's HTTP protocol. Prints {"ready": true, "url": "..."} when it serves; the URL is a
-    TALLY_STORE_URL as it is. With TALLY_STORE_USER
-    and TALLY_STORE_PASSWORD set, clients have to log in with them.
+    TALLY_STORE_URL as it is. With TALLY_STORE_USER and TALLY_STORE_PASSWORD set, clients have to log in with them.
     """
     from tally.store import run_store
 
@@ -137,8 +136,7 @@ def worker(context: typer.Context) -> int:
     """Run the agents: price events, count them once, write totals.
 
     As many processes as you like. Prints {"ready": true, "metrics": "..."} when it takes part. SIGTERM finishes
-    what is in flight, commits and
-    exits 0.
+    what is in flight, commits and exits 0.
     """
     from tally.worker import run_worker
 
@@ -154,8 +152,7 @@ def send(
     """Send events, each line of a file as it is.
 
     Prints {"sent": N} when all are acknowledged, and nothing on stdout otherwise. Broken lines are sent too:
-    the pipeline refuses them
-    visibly. Sending a file twice is harmless: repeats are not counted.
+    the pipeline refuses them visibly. Sending a file twice is harmless: repeats are not counted.
     """
     from tally.send import send as run_send
 
@@ -200,8 +197,7 @@ def up(
     """Run broker, store and a worker together (development).
 
     Migrates too, and runs until interrupted. Ports are those of TALLY_KAFKA_BOOTSTRAP, TALLY_STORE_URL and
-    TALLY_METRICS_PORT. If one of them dies, the rest is
-    stopped.
+    TALLY_METRICS_PORT. If one of them dies, the rest is stopped.
     """
     from tally.up import run_up
 
@@ -209,8 +205,7 @@ def up(
 
 
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until interrupted.")] = False,
-    # noqa: FBT002
+    *, keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until interrupted.")] = False
 ) -> int:
     """Run the whole pipeline once on real sample data.
 
