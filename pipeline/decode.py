@@ -46,14 +46,12 @@ def decode(records: Sequence[RawRecord], *, limits: Limits) -> DecodedBatch:
 
     Never raises on bad data.
     """
-    parts, left = read_columns(records, limits=limits)
+    certain, left = read_columns(records, limits=limits)
     outcomes = {
         position: decode_one(records[position], limits=limits, only=only)
         for position, only in sorted(left.indexes.items())
     }
-    parts = [part.only(_still_readable(part, outcomes)) for part in parts]
-    parts.append(_scalar_part(outcomes))
-    whole = joined([part for part in parts if len(part.place)])
+    whole = joined(certain.only(_still_readable(certain, outcomes)), _scalar_part(outcomes))
     rejects = [outcome for judged in outcomes.values() for outcome in judged if isinstance(outcome, Reject)]
     return DecodedBatch(whole.events, whole.usage, rejects)
 

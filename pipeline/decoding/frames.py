@@ -59,23 +59,15 @@ def place_of(position: Integers, index: Integers) -> Integers:
     return position * BATCH_EVENTS_MAX + index
 
 
-def joined(parts: Sequence[Part]) -> Part:
-    """One part with the events of all, ascending by place."""
-    if not parts:
-        return part_of((), np.empty(0, np.int64))
-    if len(parts) == 1:
-        whole = parts[0]
-    else:
-        first_rows = np.cumsum([0, *(len(part.place) for part in parts[:-1])]).tolist()
-        usage = [
-            part.usage.with_columns((pl.col("row") + first).cast(USAGE["row"]))
-            for part, first in zip(parts, first_rows, strict=True)
-        ]
-        place = np.concatenate([part.place for part in parts])
-        whole = Part(pl.concat([part.events for part in parts]), pl.concat(usage), place)
-    if (np.diff(whole.place) > 0).all():
-        return whole
-    return whole.take(np.argsort(whole.place, kind="stable"))
+def joined(one: Part, other: Part) -> Part:
+    """One part with the events of both, ascending by place."""
+    if len(other.place):
+        shifted = other.usage.with_columns((pl.col("row") + len(one.place)).cast(USAGE["row"]))
+        place = np.concatenate([one.place, other.place])
+        one = Part(pl.concat([one.events, other.events]), pl.concat([one.usage, shifted]), place)
+    if (np.diff(one.place) > 0).all():
+        return one
+    return one.take(np.argsort(one.place, kind="stable"))
 
 
 def part_of(events: Sequence[Decoded], place: Integers) -> Part:

@@ -87,7 +87,7 @@ def decode_one(record: RawRecord, *, limits: Limits, only: Container[int] | None
     Args:
         record: as the broker gave it.
         limits: how far an event's time may lie from the record's.
-        only: the indexes to look at, all by default; a record that can't be read as a whole is refused whatever it says.
+        only: the indexes to look at, all by default; an unreadable record is refused as a whole in any case.
     """
     trees = read_candidates(record)
     if isinstance(trees, Unreadable):

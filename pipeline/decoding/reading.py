@@ -3,7 +3,7 @@
 The mode is decided by the content-type header (CloudEvents Kafka binding 1.0.2, section 3).
 ``application/cloudevents+json`` is structured, ``application/cloudevents-batch+json`` is a batch, any other content
 type is binary: ``ce_*`` headers are the attributes and the value is ``data``, read as JSON whatever its type says.
-Without that header a ``ce_specversion`` header means binary; else an array is a batch and everything else is structured.
+Without that header a ``ce_specversion`` header means binary; else an array is a batch, everything else structured.
 """
 
 from __future__ import annotations

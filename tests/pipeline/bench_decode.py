@@ -11,17 +11,17 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # noqa: TID251 -- before polars is imported: one core is measured
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
-
-from event_examples import BATCH, STRUCTURED, compact, make_binary_record, make_event, make_record, ordinary_events
 
 from pipeline.decode import Limits, decode
-from schemas.records import RawRecord
+from tests.pipeline.event_examples import BATCH, STRUCTURED, compact, make_binary_record, make_record, ordinary_events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from schemas.records import RawRecord
 
 EVENTS = 10_000
 CHECKSUM = "9f25f132b6161dc171b04e2e9140da52e61f6bdb39478b87baf8dc4ed16f918b"
