@@ -222,5 +222,5 @@ BYTES_PER_EVENT = 45
 
 def quiet_libraries(level: int = logging.ERROR) -> None:
     """Faust, mode and aiokafka log every step of a rebalance; what matters of it is logged here."""
-    for name in ("faust", "mode", "aiokafka", "asyncio"):
+    for name in ("faust", "mode", "aiokafka", "asyncio", "agents.chunks"):
         logging.getLogger(name).setLevel(level)

@@ -4,32 +4,32 @@
 -- (org, source, id). A replay has the same time and received_at and so replaces itself; a repeat with another time
 -- is a conflict and never gets here; an id used again after the dedupe horizon has another received_at.
 -- Of several rows of one key the one of the lowest block stays: the version is the complement of the block.
+-- Plain strings on purpose: merging a LowCardinality column costs several times what merging its text does (measured
+-- on this table with 26.9: 4.8 against 1.2 microseconds of CPU per row and merge), and every row is merged a few times.
+-- lines names the quantities in their order, one "meter TAB name TAB price_id TAB state" per line; few distinct texts.
 -- No row holds now(): recorded_at is the block's append time, so every writer writes the same bytes.
 CREATE TABLE IF NOT EXISTS facts_rows
 (
-    org LowCardinality(String),
+    org String,
     time DateTime64(6, 'UTC'),
-    source LowCardinality(String),
+    source String,
     id String,
     received_at DateTime64(6, 'UTC'),
-    project LowCardinality(String),
-    api_key LowCardinality(String),
-    environment LowCardinality(String),
-    `user` LowCardinality(String),
-    operation LowCardinality(String),
-    provider LowCardinality(String),
-    model LowCardinality(String),
-    status LowCardinality(String),
+    project String,
+    api_key String,
+    environment String,
+    `user` String,
+    operation String,
+    provider String,
+    model String,
+    status String,
     tags String,
     cost Nullable(Decimal(38, 12)),
-    pricing LowCardinality(String),
-    meters Array(LowCardinality(String)),
-    names Array(LowCardinality(String)),
-    price_ids Array(LowCardinality(String)),
-    states Array(LowCardinality(String)),
+    pricing String,
+    lines String,
     quantities Array(Decimal(38, 12)),
     costs Array(Nullable(Decimal(38, 12))),
-    topic LowCardinality(String),
+    topic String,
     partition Int32,
     offset Int64,
     `index` Int32,
@@ -39,6 +39,10 @@ CREATE TABLE IF NOT EXISTS facts_rows
     recorded_at DateTime64(6, 'UTC'),
     identity_hash UInt64,
     version UInt64 DEFAULT bitNot(block),
+    meters Array(String) ALIAS arrayMap(line -> splitByChar('\t', line)[1], if(empty(lines), [], splitByChar('\n', lines))),
+    names Array(String) ALIAS arrayMap(line -> splitByChar('\t', line)[2], if(empty(lines), [], splitByChar('\n', lines))),
+    price_ids Array(String) ALIAS arrayMap(line -> splitByChar('\t', line)[3], if(empty(lines), [], splitByChar('\n', lines))),
+    states Array(String) ALIAS arrayMap(line -> splitByChar('\t', line)[4], if(empty(lines), [], splitByChar('\n', lines))),
     INDEX block_range block TYPE minmax GRANULARITY 1,
     INDEX identity_filter identity_hash TYPE bloom_filter(0.001) GRANULARITY 1,
     INDEX offset_range offset TYPE minmax GRANULARITY 1

@@ -2,18 +2,18 @@
 -- replay writes the same row again; the lowest block stays.
 CREATE TABLE IF NOT EXISTS duplicates_rows
 (
-    kind LowCardinality(String),
-    org LowCardinality(String),
-    source LowCardinality(String),
+    kind String,
+    org String,
+    source String,
     id String,
     time DateTime64(6, 'UTC'),
-    topic LowCardinality(String),
+    topic String,
     partition Int32,
     offset Int64,
     `index` Int32,
     of Int32,
     received_at DateTime64(6, 'UTC'),
-    first_topic LowCardinality(String),
+    first_topic String,
     first_partition Int32,
     first_offset Int64,
     first_index Int32,
@@ -30,15 +30,15 @@ COMMENT 'Repeats (duplicates and conflicts) of counted events; read the view dup
 -- What was refused, keyed by raw coordinates: the same refusal written twice is one row.
 CREATE TABLE IF NOT EXISTS rejected_rows
 (
-    reason LowCardinality(String),
+    reason String,
     detail String,
-    topic LowCardinality(String),
+    topic String,
     partition Int32,
     offset Int64,
     `index` Int32,
     of Int32,
     received_at DateTime64(6, 'UTC'),
-    org LowCardinality(String),
+    org String,
     id String,
     payload_sha256 String,
     payload_prefix String

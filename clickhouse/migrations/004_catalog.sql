@@ -3,7 +3,7 @@ CREATE TABLE IF NOT EXISTS catalog_rows
 (
     name String,
     revision UInt32,
-    kind LowCardinality(String),
+    kind String,
     applied_at DateTime64(6, 'UTC'),
     body String
 )
@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS price_rows
     `row` UInt32,
     price_id String,
     applied_at DateTime64(6, 'UTC'),
-    currency LowCardinality(String),
+    currency String,
     org String,
     operation String,
     provider String,
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS price_rows
     per Decimal(38, 12),
     valid_from Nullable(DateTime64(6, 'UTC')),
     valid_until Nullable(DateTime64(6, 'UTC')),
-    bill LowCardinality(String),
+    bill String,
     body String
 )
 ENGINE = ReplacingMergeTree

@@ -16,7 +16,7 @@ SELECT
     cost,
     pricing,
     mapFromArrays(
-        arrayFilter(meter -> meter != 'requests', arrayMap(meter -> toString(meter), meters)),
+        arrayFilter(meter -> meter != 'requests', meters),
         arrayFilter((quantity, meter) -> meter != 'requests', quantities, meters)
     ) AS usage,
     received_at,

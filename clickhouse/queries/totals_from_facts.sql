@@ -3,7 +3,7 @@
 WITH
     counted AS
     (
-        SELECT *
+        SELECT *, meters, names, states
         FROM facts_rows FINAL
         WHERE org IN {orgs:Array(String)}
             AND toStartOfHour(time) IN (SELECT arrayJoin(arrayMap(seconds -> toDateTime(seconds, 'UTC'), {hours:Array(UInt32)})))
@@ -33,7 +33,7 @@ WITH
         FROM counted
         GROUP BY org, hour, project, api_key, environment, `user`, operation, provider, model
     ),
-    lines AS
+    named AS
     (
         SELECT
             org,
@@ -73,7 +73,7 @@ WITH
             provider,
             model,
             arraySort(groupArray((meter_name, invoice_name, quantity_sum, billed_sum, cost_sum, unpriced_sum))) AS listed
-        FROM lines
+        FROM named
         GROUP BY org, hour, project, api_key, environment, `user`, operation, provider, model
     )
 SELECT
