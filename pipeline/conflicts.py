@@ -22,7 +22,7 @@ def conflict_reject(conflict: Mapping[str, Any], *, record: RawRecord | None) ->
     ``record`` is its raw record, for the payload's digest and beginning; None when Kafka no longer holds it, then both
     are empty and the detail says so.
     """
-    first = f"{conflict['first_topic']}/{conflict['first_partition']}/{conflict['first_offset']}/{conflict['first_index']}"
+    first = "/".join(str(conflict[f"first_{part}"]) for part in ("topic", "partition", "offset", "index"))
     detail = f"The identity is held by the event at {first}, whose content differs; use a new id for a new event."
     value = b"" if record is None else record.value or b""
     if record is None:

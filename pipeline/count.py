@@ -13,7 +13,8 @@ The state is handed back at the end, after every write succeeded; a crash before
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from pipeline.identities import Identities, Segment, identity_hashes
 from pipeline.route import take
 from schemas.counted import HOUR, KNOWN, LANE, TOTALS
 from schemas.errors import StoreUnavailable
-from schemas.frames import PricedBatch
+from schemas.frames import IDENTITY, PricedBatch
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -35,6 +36,13 @@ if TYPE_CHECKING:
 
 #: How often the store is asked again for a fact that it acknowledged and does not show, before the worker gives up.
 ASK_AGAIN_MAX = 5
+
+#: How far behind the newest record an event may have been received, beyond the horizon, and still be ruled out from
+#: restored memory: raw partitions are read side by side, never at quite the same time. Older ones cost a question.
+RESTORE_SLACK = timedelta(hours=1)
+
+#: No fact is received at or after it: asked since then, the store looks for every hash everywhere.
+_NOTHING_SETTLED = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +84,14 @@ class AskIdentities:
 
 @dataclass(frozen=True, slots=True)
 class IdentitiesAnswer:
-    """``hashes`` cover every fact of blocks in [``covered_from``, before) that is younger than the horizon."""
+    """``hashes`` cover every fact of blocks in [``covered_from``, before) received at or after ``received_since``.
+
+    ``received_since`` is the newest receipt before the block minus the horizon asked for; None covers all times.
+    """
 
     hashes: NDArray[np.uint64]
     covered_from: int
+    received_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +99,8 @@ class AskKnown:
     """The facts of blocks < ``before`` with one of these hashes. Answer: a frame of KNOWN.
 
     ``orgs`` and ``times`` are those of the events asked for: a true duplicate has its original's, which is the fast
-    way to it; a conflict may not, so the answer must not depend on them. A fact received at or after ``settled_since``
-    holds its identity for all of these events; one received earlier may have been succeeded by another.
+    way to it; a conflict may not. A hash that a fact received at or after ``settled_since`` answers need not be looked
+    for further, so its answer may lack other facts with that hash; of every other hash the answer has all facts.
     """
 
     partition: int
@@ -96,7 +108,7 @@ class AskKnown:
     hashes: NDArray[np.uint64]
     orgs: pl.Series
     times: pl.Series
-    settled_since: datetime | None
+    settled_since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +163,14 @@ def count(
     """Counts whole blocks that follow the state without a gap; gives the state after them and what came of them."""
     n, m = blocks[0].offset, blocks[-1].offset
     assert n >= state.next_block, "blocks before the state's position"  # noqa: S101 -- a programmer's mistake
+    in_order = all(one.offset < following.offset for one, following in pairwise(blocks))
+    assert in_order, "blocks that do not follow each other"  # noqa: S101 -- likewise: m would not be the last one
     if state.identities.covered_from < 0:
         identities = yield from _restored(state, before=n, limits=limits)
         state = replace(state, identities=identities)
     batch = decode_blocks([block for block in blocks if not block.control])
     hashes = identity_hashes(batch.events)
-    remembered = state.identities.contain(hashes)
-    # Older facts than memory covers can only be ruled out by the store.
-    suspects = remembered if state.identities.covered_from == 0 else np.ones(len(hashes), dtype=np.bool_)
-    question = _question(batch, hashes, suspects, state=state, before=n, horizon=limits.horizon)
-    known = yield from _known(question, hashes[remembered])
+    known, suspects = yield from _known_facts(state, batch, hashes, before=n, horizon=limits.horizon)
     decision = dedupe(batch, hashes=hashes, suspects=suspects, known=known, horizon=limits.horizon)
     facts, new_hashes = take(batch, decision.new), hashes[decision.new]
 
@@ -199,33 +209,53 @@ class Counted:
 
 
 def _restored(state: PartitionState, *, before: int, limits: CountLimits) -> Generator[Step, Any, Identities]:
-    answer: IdentitiesAnswer = yield AskIdentities(state.partition, before, limits.horizon, limits.identities_max)
+    horizon = limits.horizon + RESTORE_SLACK
+    answer: IdentitiesAnswer = yield AskIdentities(state.partition, before, horizon, limits.identities_max)
     segments = (Segment(np.sort(answer.hashes), before - 1),) if len(answer.hashes) else ()
-    return Identities(limits.identities_max, segments, answer.covered_from)
+    return Identities(limits.identities_max, segments, answer.covered_from, answer.received_since)
 
 
-def _question(  # noqa: PLR0913 -- what the question is made of
-    batch: PricedBatch,
-    hashes: NDArray[np.uint64],
-    suspects: NDArray[np.bool_],
-    *,
-    state: PartitionState,
-    before: int,
-    horizon: timedelta,
-) -> AskKnown:
-    asked = batch.events.filter(pl.Series(suspects))
-    newest = asked.get_column("received_at").max()
-    return AskKnown(
-        state.partition,
-        before,
-        hashes[suspects],
-        asked.get_column("org"),
-        asked.get_column("time"),
-        newest - horizon if isinstance(newest, datetime) else None,
+def _known_facts(
+    state: PartitionState, batch: PricedBatch, hashes: NDArray[np.uint64], *, before: int, horizon: timedelta
+) -> Generator[Step, Any, tuple[pl.DataFrame, NDArray[np.bool_]]]:
+    """The store's facts that events of the batch may repeat (KNOWN), and which events had to be asked for."""
+    remembered = state.identities.contain(hashes)
+    suspects = remembered | _beyond_memory(batch.events, state.identities, horizon=horizon)
+    asked, asked_hashes = batch.events.filter(pl.Series(suspects)), hashes[suspects]
+    first = _question(asked, asked_hashes, partition=state.partition, before=before, horizon=horizon)
+    known = yield from _answered(first, remembered=hashes[remembered])
+    is_open = _cut_short(asked, asked_hashes, known, since=first.settled_since)
+    further = _question(
+        asked.filter(pl.Series(is_open)), asked_hashes[is_open], partition=state.partition, before=before
     )
+    rest = yield from _answered(further, remembered=further.hashes)
+    return pl.concat([known, rest]), suspects
 
 
-def _known(question: AskKnown, remembered: NDArray[np.uint64]) -> Generator[Step, Any, pl.DataFrame]:
+def _beyond_memory(events: pl.DataFrame, identities: Identities, *, horizon: timedelta) -> NDArray[np.bool_]:
+    """Which events may repeat facts that memory does not cover: only the store can rule these out."""
+    if identities.covered_from > 0:
+        return np.ones(events.height, dtype=np.bool_)
+    if identities.received_since is None:
+        return np.zeros(events.height, dtype=np.bool_)
+    return (events.get_column("received_at") < identities.received_since + horizon).to_numpy()
+
+
+def _question(
+    asked: pl.DataFrame,
+    hashes: NDArray[np.uint64],
+    *,
+    partition: int,
+    before: int,
+    horizon: timedelta | None = None,
+) -> AskKnown:
+    """The question about these events; without a horizon every fact with one of the hashes is wanted."""
+    newest = asked.get_column("received_at").max()
+    since = newest - horizon if isinstance(newest, datetime) and horizon is not None else _NOTHING_SETTLED
+    return AskKnown(partition, before, hashes, asked.get_column("org"), asked.get_column("time"), since)
+
+
+def _answered(question: AskKnown, *, remembered: NDArray[np.uint64]) -> Generator[Step, Any, pl.DataFrame]:
     """The store's facts that the suspects may repeat.
 
     A remembered hash without an answer is asked again: the store acknowledged that fact, so not seeing it means that
@@ -240,6 +270,29 @@ def _known(question: AskKnown, remembered: NDArray[np.uint64]) -> Generator[Step
     raise StoreUnavailable(
         "The store does not show facts that it acknowledged: check that reads go to the replica that is written to."
     )
+
+
+def _cut_short(
+    asked: pl.DataFrame, hashes: NDArray[np.uint64], known: pl.DataFrame, *, since: datetime
+) -> NDArray[np.bool_]:
+    """Which events an answer does not decide, because it may lack facts with their hash.
+
+    A hash is looked for no further once a young fact has it, but that fact may be another identity's (hashes collide),
+    or received after the event, so that an earlier fact holds the event. Both are rare, and worth a question.
+    """
+    young = known.filter(pl.col("received_at") >= since)
+    is_open = np.isin(hashes, young.get_column("identity_hash").to_numpy())
+    if not is_open.any():
+        return is_open
+    decided = (
+        asked.select(*IDENTITY, "received_at")
+        .with_row_index("row")
+        .filter(pl.Series(is_open))
+        .join(young.select(*IDENTITY, pl.col("received_at").alias("held_at")), on=list(IDENTITY))
+        .filter(pl.col("held_at") <= pl.col("received_at"))
+    )
+    is_open[decided.get_column("row").to_numpy()] = False
+    return is_open
 
 
 def _pairs(facts: PricedBatch) -> pl.DataFrame:

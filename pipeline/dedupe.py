@@ -4,6 +4,10 @@ Identity, not delivery, counts: (org, source, id). The first of an identity in `
 one with the same raw coordinates is a replay and leaves no trace; with other coordinates it is a duplicate (same
 content) or a conflict (other content). An id used again after the dedupe horizon is a new fact; the horizon is the
 difference of two ``received_at``, never "now minus so many days", so that a replay decides the same.
+
+So the facts of one identity follow each other by more than the horizon, and the order of their ``received_at`` is the
+order of the log. An event belongs to the first of them that is not older than the horizon: a later fact never changes
+whom an earlier repeat is told to repeat, whenever and with whatever else it is decided again.
 """
 
 from __future__ import annotations
@@ -74,12 +78,14 @@ def dedupe(
         if any(first.coordinates == coordinates for first in earlier):
             is_new[row] = False
             replays += 1
-        elif earlier and event["received_at"] - earlier[-1].received_at <= horizon:
-            is_new[row] = False
-            kind = "duplicate" if earlier[-1].content == content else "conflict"
-            repeats.append(_repeat(event, kind=kind, first=earlier[-1]))
-        else:
+            continue
+        holder = next((first for first in earlier if event["received_at"] - first.received_at <= horizon), None)
+        if holder is None:
             earlier.append(_First(coordinates, event["received_at"], content))
+        else:
+            is_new[row] = False
+            kind = "duplicate" if holder.content == content else "conflict"
+            repeats.append(_repeat(event, kind=kind, first=holder))
     # Two producers' repeats of one record, replayed by a killed price agent, may stand twice in one batch.
     frame = pl.DataFrame(repeats, schema=REPEATS).unique(
         subset=["topic", "partition", "offset", "index"], keep="first", maintain_order=True
@@ -101,7 +107,7 @@ def _twins(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
 def _firsts_of(known: pl.DataFrame) -> Sequence[tuple[tuple[str, str, str], _First]]:
     """The store's facts by identity, in log order."""
     firsts = []
-    for fact in known.sort("block").iter_rows(named=True):
+    for fact in known.sort("received_at").iter_rows(named=True):
         usage = {m: q for m, q in zip(fact["meters"], fact["quantities"], strict=True) if m != REQUESTS}
         content = (*(fact[name] for name in CONTENT), usage)
         coordinates = (fact["topic"], fact["partition"], fact["offset"], fact["index"])

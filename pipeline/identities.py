@@ -14,6 +14,8 @@ import polars as pl
 import xxhash
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from numpy.typing import NDArray
 
 #: A segment never grows beyond this share of the limit, so that dropping the oldest one forgets little.
@@ -42,12 +44,14 @@ class Segment:
 class Identities:
     """The newest identities of one partition of ``usage.priced``; handed back changed, never changed in place.
 
-    Every identity counted in a block at or above ``covered_from`` is in here; older ones may be in the store only.
+    Every identity counted in a block at or above ``covered_from`` and received at or after ``received_since`` (None:
+    whenever it was received) is in here; older ones may be in the store only.
     """
 
     limit: int
     segments: tuple[Segment, ...] = ()
     covered_from: int = 0
+    received_since: datetime | None = None
 
     def __len__(self) -> int:
         return sum(len(segment.hashes) for segment in self.segments)

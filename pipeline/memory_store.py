@@ -1,0 +1,281 @@
+"""The store's tables in memory: what ReplacingMergeTree keeps, and the questions of counting as of a block.
+
+It is not a fast store but a plain one: rows are dictionaries, sums are Python decimals, and nothing is shared with the
+stages whose outcome it holds. The executable specification (``replay.py``) and the crash simulator run on it, and the
+suite in ``tests/clickhouse`` holds that it behaves as the real store does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+
+from pipeline.count import (
+    AskIdentities,
+    AskKnown,
+    AskTotals,
+    IdentitiesAnswer,
+    InsertFacts,
+    InsertRepeats,
+    InsertTotals,
+    PublishConflicts,
+)
+from schemas.counted import COUNTED_EVENTS, KNOWN, LANE, REPEATS, TOTALS
+from schemas.frames import DECIMAL
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+    from datetime import datetime, timedelta
+
+    from numpy.typing import NDArray
+
+    from pipeline.count import Step
+    from schemas.frames import PricedBatch
+
+Row = dict[str, Any]
+Key = tuple[Any, ...]
+
+#: A fact as the store holds it: the event, its place in the log, and its quantities in lists of equal length.
+FACTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    **COUNTED_EVENTS,
+    "meters": pl.List(pl.String),
+    "names": pl.List(pl.String),
+    "price_ids": pl.List(pl.String),
+    "states": pl.List(pl.String),
+    "quantities": pl.List(DECIMAL),
+    "costs": pl.List(DECIMAL),
+    "identity_hash": pl.UInt64,
+}
+
+_FACT_KEY: Final = ("org", "time", "source", "id", "received_at")
+_REPEAT_KEY: Final = ("org", "topic", "partition", "offset", "index")
+_LINE_LISTS: Final = ("meters", "names", "price_ids", "states", "quantities", "costs")
+
+
+class ReplacingTable:
+    """Rows by key: of several with one key the highest version stays, and of equal versions the one written last."""
+
+    def __init__(self, key: tuple[str, ...], *, version: str, lowest_stays: bool = False) -> None:
+        self._key = key
+        self._version = version
+        self._sign = -1 if lowest_stays else 1
+        self._rows: dict[Key, Row] = {}
+
+    def insert(self, rows: Iterable[Row]) -> None:
+        """Writes rows; a row that is older than what stands at its key changes nothing."""
+        for row in rows:
+            key = tuple(row[name] for name in self._key)
+            known = self._rows.get(key)
+            if known is None or self._sign * row[self._version] >= self._sign * known[self._version]:
+                self._rows[key] = row
+
+    def rows(self) -> Collection[Row]:
+        """What a reader sees: one row per key."""
+        return self._rows.values()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStore:
+    """Facts, totals and repeats, written and asked in the terms of ``pipeline/count.py``."""
+
+    facts_rows: ReplacingTable = field(
+        default_factory=lambda: ReplacingTable(_FACT_KEY, version="block", lowest_stays=True)
+    )
+    repeats_rows: ReplacingTable = field(
+        default_factory=lambda: ReplacingTable(_REPEAT_KEY, version="block", lowest_stays=True)
+    )
+    totals_rows: ReplacingTable = field(default_factory=lambda: ReplacingTable(LANE, version="version"))
+
+    def carry_out(self, step: Step) -> Any:  # noqa: ANN401 -- the answer, by the question
+        """Answers a question, or does a write and gives None. Publishing is not the store's business."""
+        match step:
+            case InsertFacts():
+                self.insert_facts(step.facts, step.hashes)
+            case InsertRepeats():
+                self.insert_repeats(step.repeats)
+            case InsertTotals():
+                self.insert_totals(step.totals)
+            case PublishConflicts():
+                pass
+            case _:
+                return self.answer(step)
+        return None
+
+    def answer(self, question: AskIdentities | AskKnown | AskTotals) -> Any:  # noqa: ANN401 -- by the question
+        """The answer to a question, as ``pipeline/count.py`` describes it."""
+        match question:
+            case AskIdentities(partition, before, horizon, limit):
+                answer = self.identities_before(partition=partition, before=before, horizon=horizon, limit=limit)
+                return IdentitiesAnswer(*answer)
+            case AskKnown(partition, before, hashes, orgs, times, since):
+                return self.known_facts(
+                    partition=partition, before=before, hashes=hashes, orgs=orgs, times=times, settled_since=since
+                )
+            case AskTotals(partition, before, pairs):
+                return self.totals_before(partition=partition, before=before, pairs=pairs)
+
+    def identities_before(
+        self, *, partition: int, before: int, horizon: timedelta, limit: int
+    ) -> tuple[NDArray[np.uint64], int, datetime | None]:
+        """The hashes of the facts of blocks in [covered_from, before) received since, covered_from, and since.
+
+        Since is the newest receipt minus the horizon, None when there is no fact. Newest blocks first, up to
+        ``limit``; covered_from is 0 when nothing received since is left out.
+        """
+        facts = sorted(self._facts_before(partition, before), key=lambda fact: -fact["block"])
+        if not facts:
+            return np.empty(0, dtype=np.uint64), 0, None
+        covered_from = 0
+        if len(facts) > limit:
+            covered_from = min((fact["block"] for fact in facts[:limit]), default=before - 1) + 1
+        since = max(fact["received_at"] for fact in facts) - horizon
+        hashes = [
+            fact["identity_hash"] for fact in facts if fact["block"] >= covered_from and fact["received_at"] >= since
+        ]
+        return np.array(hashes, dtype=np.uint64), covered_from, since
+
+    def known_facts(  # noqa: PLR0913 -- the question's own six parts
+        self,
+        *,
+        partition: int,
+        before: int,
+        hashes: NDArray[np.uint64],
+        orgs: pl.Series,
+        times: pl.Series,
+        settled_since: datetime | None,
+    ) -> pl.DataFrame:
+        """The facts (KNOWN) of blocks < ``before`` with one of these hashes.
+
+        Like the real store it looks at the orgs and times of the events first, and everywhere only for hashes that
+        no fact received at or after ``settled_since`` answers there.
+        """
+        asked = set(hashes.tolist())
+        facts = [fact for fact in self._facts_before(partition, before) if fact["identity_hash"] in asked]
+        near_orgs, near_times = set(orgs.to_list()), set(times.to_list())
+        near = [fact for fact in facts if fact["org"] in near_orgs and fact["time"] in near_times]
+        settled = {
+            fact["identity_hash"] for fact in near if settled_since is None or fact["received_at"] >= settled_since
+        }
+        far = [fact for fact in facts if fact["identity_hash"] not in settled]
+        answer = {id(fact): fact for fact in (*near, *far)}
+        return _frame(answer.values(), KNOWN).sort("block", "partition", "offset", "index")
+
+    def totals_before(self, *, partition: int, before: int, pairs: pl.DataFrame) -> pl.DataFrame:
+        """The totals (TOTALS) of these (org, hour) pairs as they were before block ``before``.
+
+        A pair with a row of a later version is summed up anew from the facts of the blocks before.
+        """
+        asked = set(pairs.select("org", "hour").iter_rows())
+        stood = [total for total in self.totals_rows.rows() if (total["org"], total["hour"]) in asked]
+        ahead = {(total["org"], total["hour"]) for total in stood if total["version"] >= before}
+        facts = [fact for fact in self._facts_before(partition, before) if (fact["org"], _hour(fact)) in ahead]
+        rebuilt = _summed(facts, block_partition=partition)
+        return _frame([*(row for row in stood if (row["org"], row["hour"]) not in ahead), *rebuilt], TOTALS)
+
+    def newest_block(self, *, partition: int) -> int | None:
+        """The highest block of a partition that left a fact; None when there is none."""
+        blocks = [fact["block"] for fact in self.facts_rows.rows() if fact["block_partition"] == partition]
+        return max(blocks, default=None)
+
+    def insert_facts(self, facts: PricedBatch, hashes: NDArray[np.uint64]) -> None:
+        """Writes new facts; the same facts again replace themselves."""
+        self.facts_rows.insert(fact_rows(facts, hashes))
+
+    def insert_repeats(self, repeats: pl.DataFrame) -> None:
+        """Writes repeats (REPEATS)."""
+        self.repeats_rows.insert(repeats.iter_rows(named=True))
+
+    def insert_totals(self, totals: pl.DataFrame) -> None:
+        """Writes absolute totals (TOTALS) at their version."""
+        self.totals_rows.insert(totals.iter_rows(named=True))
+
+    def facts(self) -> pl.DataFrame:
+        """All facts (FACTS), by raw coordinates."""
+        return _frame(self.facts_rows.rows(), FACTS).sort("topic", "partition", "offset", "index")
+
+    def repeats(self) -> pl.DataFrame:
+        """All repeats (REPEATS), by raw coordinates."""
+        return _frame(self.repeats_rows.rows(), REPEATS).sort("topic", "partition", "offset", "index")
+
+    def totals(self) -> pl.DataFrame:
+        """All totals (TOTALS), by lane."""
+        return _frame(self.totals_rows.rows(), TOTALS).sort(LANE)
+
+    def _facts_before(self, partition: int, before: int) -> list[Row]:
+        return [
+            fact for fact in self.facts_rows.rows() if fact["block_partition"] == partition and fact["block"] < before
+        ]
+
+
+def fact_rows(facts: PricedBatch, hashes: NDArray[np.uint64]) -> list[Row]:
+    """The facts as rows of FACTS."""
+    kinds = {kind: words for kind, *words in facts.kinds.select("kind", "meter", "name", "price_id", "state").rows()}
+    lists: list[dict[str, list[Any]]] = [{name: [] for name in _LINE_LISTS} for _ in range(facts.events.height)]
+    for row, kind, quantity, cost in facts.lines.select("row", "kind", "quantity", "cost").rows():
+        for name, value in zip(_LINE_LISTS, (*kinds[kind], quantity, cost), strict=True):
+            lists[row][name].append(value)
+    return [
+        {**event, **line_lists, "identity_hash": identity_hash}
+        for event, line_lists, identity_hash in zip(
+            facts.events.iter_rows(named=True), lists, hashes.tolist(), strict=True
+        )
+    ]
+
+
+def _hour(fact: Mapping[str, Any]) -> datetime:
+    time: datetime = fact["time"]
+    return time.replace(minute=0, second=0, microsecond=0)
+
+
+def _summed(facts: Iterable[Row], *, block_partition: int) -> list[Row]:
+    """The totals of these facts; a total's version is its newest fact's block."""
+    lanes: dict[Key, list[Row]] = {}
+    for fact in facts:
+        lane = tuple(_hour(fact) if name == "hour" else fact[name] for name in LANE)
+        lanes.setdefault(lane, []).append(fact)
+    return [
+        {
+            **dict(zip(LANE, lane, strict=True)),
+            "requests": len(own),
+            "ok": sum(fact["status"] == "ok" for fact in own),
+            "failed": sum(fact["status"] != "ok" for fact in own),
+            "unpriced": sum(fact["pricing"] == "unpriced" for fact in own),
+            "cost": _sum(fact["cost"] for fact in own),
+            "failed_cost": _sum(fact["cost"] for fact in own if fact["status"] != "ok"),
+            "newest_time": max(fact["time"] for fact in own),
+            **_quantity_lists(own),
+            "block_partition": block_partition,
+            "version": max(fact["block"] for fact in own),
+        }
+        for lane, own in lanes.items()
+    ]
+
+
+def _quantity_lists(facts: Iterable[Row]) -> dict[str, list[Any]]:
+    lines: dict[tuple[str, str], list[tuple[str, Decimal, Decimal | None]]] = {}
+    for fact in facts:
+        for meter, name, _, state, quantity, cost in zip(*(fact[name] for name in _LINE_LISTS), strict=True):
+            lines.setdefault((meter, name), []).append((state, quantity, cost))
+    listed = sorted(lines.items())
+    return {
+        "meters": [meter for (meter, _), _ in listed],
+        "names": [name for (_, name), _ in listed],
+        "quantities": [_sum(quantity for _, quantity, _ in own) for _, own in listed],
+        "billed_quantities": [_sum(quantity for state, quantity, _ in own if state == "billed") for _, own in listed],
+        "costs": [
+            _sum(cost for *_, cost in own) if any(cost is not None for *_, cost in own) else None for _, own in listed
+        ],
+        "unpriced_events": [sum(state == "unpriced" for state, *_ in own) for _, own in listed],
+    }
+
+
+def _sum(amounts: Iterable[Decimal | None]) -> Decimal:
+    return sum((amount for amount in amounts if amount is not None), Decimal(0))
+
+
+def _frame(rows: Iterable[Mapping[str, Any]], schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:
+    return pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=dict(schema))
