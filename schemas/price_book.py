@@ -12,7 +12,7 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from schemas.catalog_values import (
     ID_CHARACTERS_MAX,
@@ -207,7 +207,12 @@ class PriceBook(BaseModel):
     revision: Annotated[Whole, Field(ge=0)] = 0
     currency: Annotated[str, BeforeValidator(_read_currency)]
     prices: tuple[Price, ...] = Field(default=(), max_length=PRICES_MAX, strict=False)
-    ignore: tuple[Meter, ...] = Field(default=(), max_length=IGNORE_MAX, strict=False)
+    #: A set; kept sorted, so that its order in a file makes no revision.
+    ignore: Annotated[
+        tuple[Meter, ...],
+        Field(max_length=IGNORE_MAX, strict=False),
+        AfterValidator(lambda meters: tuple(sorted(set(meters)))),
+    ] = ()
 
     @model_validator(mode="after")
     def _no_reserved_name_is_ignored(self) -> Self:

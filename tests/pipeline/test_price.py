@@ -29,6 +29,7 @@ def make_price(**fields: Any) -> dict[str, Any]:
 
 
 def make_book(*prices: dict[str, Any], name: str = "standard", ignore: Sequence[str] = ()) -> PriceBook:
+    """A book of such rows in its seventh revision."""
     return PriceBook.model_validate(
         {"name": name, "revision": 7, "currency": "USD", "prices": prices, "ignore": tuple(ignore)}
     )
@@ -42,6 +43,7 @@ def make_event(**fields: Any) -> ScalarEvent:
 
 
 def frames(events: Sequence[ScalarEvent]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The events as the columns that the stage before pricing gives."""
     ordinary = {
         "partition": 0, "index": 0, "of": 1, "received_at": NOON, "source": "/gateway", "project": "checkout",
         "api_key": "key_1", "environment": "", "user": "", "tags": "",
@@ -76,6 +78,7 @@ def price_all(events: Sequence[ScalarEvent], *books: PriceBook) -> list[ScalarPr
 
 
 def price_one(event: ScalarEvent, *books: PriceBook) -> ScalarPriced:
+    """Prices one event by columns, likewise checked."""
     return price_all([event], *books)[0]
 
 
@@ -87,6 +90,416 @@ def _digits(priced: ScalarPriced) -> tuple[Any, ...]:
 
 def _fields(line: ScalarLine) -> tuple[Any, ...]:
     return line.meter, line.name, line.price_id, line.state, line.quantity, line.cost
+
+
+# --- the promises, one by one ---------------------------------------------------------------------------------------
+
+
+def test_a_cost_is_quantity_times_price_divided_by_per() -> None:
+    """The example of the contract: 1,200 tokens at 0.15 per million."""
+    book = make_book(make_price(price="0.15", per=1_000_000))
+
+    priced = price_one(make_event(usage={"input_tokens": "1200"}), book)
+
+    assert priced.lines == (
+        ScalarLine("input_tokens", "input_tokens", "standard@7:1", "billed", Decimal(1200), Decimal("0.00018")),
+    )
+    assert (priced.cost, priced.pricing) == (Decimal("0.00018"), "priced")
+
+
+@pytest.mark.parametrize(
+    ("quantity", "price", "per", "cost"),
+    [
+        ("1", "1", 3, "0.333333333333"),
+        ("2", "1", 3, "0.666666666667"),
+        ("0.5", "0.000000000001", 1, "0.000000000000"),  # a half goes to the even neighbour: 0
+        ("1.5", "0.000000000001", 1, "0.000000000002"),
+        ("2.5", "0.000000000001", 1, "0.000000000002"),
+        ("0.500000001", "0.000000000001", 1, "0.000000000001"),  # the least above a half goes up
+        ("1000000000000000", "0.000000000001", 1, "1000.000000000000"),
+        ("999999999999999.999999999", "0.000000000001", 1, "1000.000000000000"),
+        ("1000000000000000", "1000000000", 1, "1000000000000000000000000.000000000000"),
+        ("0.000000001", "0.001", 1, "0.000000000001"),
+        ("7", "1", 999_983, "0.000007000119"),
+        ("70", "0.000000000003", 60, "0.000000000004"),  # 3.5 units go to the even 4
+        ("50", "0.000000000003", 60, "0.000000000002"),  # 2.5 units go to the even 2
+    ],
+)
+def test_a_cost_is_rounded_half_even_to_twelve_decimals(quantity: str, price: str, per: int, cost: str) -> None:
+    """Exact up to the last decimal that is kept, however large or small."""
+    priced = price_one(make_event(usage={"input_tokens": quantity}), make_book(make_price(price=price, per=per)))
+
+    assert f"{priced.cost:f}" == cost
+
+
+def test_the_dearest_event_that_a_book_allows_fits_its_column() -> None:
+    """64 quantities of 1e15 and the request at 1e9 each: the bounds of books make an overflow impossible."""
+    meters = [f"meter_{number:02}" for number in range(64)]
+    book = make_book(*(make_price(meter=meter, price=str(10**9)) for meter in [*meters, "requests"]))
+
+    priced = price_one(make_event(usage=dict.fromkeys(meters, "1000000000000000")), book)
+
+    assert priced.cost == 64 * 10**24 + 10**9
+
+
+def test_many_costs_that_fit_by_themselves_are_summed_beyond_64_bits() -> None:
+    """The sum of an event is exact where its lines are narrow and where they are wide, in one batch."""
+    meters = [f"meter_{number:02}" for number in range(64)]
+    book = make_book(*(make_price(meter=meter) for meter in meters))
+    narrow = make_event(usage=dict.fromkeys(meters, "72057"))
+    wide = make_event(usage=dict.fromkeys(meters, "72058.000000001"))
+
+    costs = [priced.cost for priced in price_all([narrow, wide, narrow], book)]
+
+    assert costs == [64 * 72_057, Decimal("4611712.000000064"), 64 * 72_057]
+
+
+@pytest.mark.parametrize(
+    ("time", "cost"),
+    [
+        (NOON - timedelta(microseconds=1), 1),
+        (NOON, 2),
+        (NOON + timedelta(hours=1, microseconds=-1), 2),
+        (NOON + timedelta(hours=1), 3),
+    ],
+)
+def test_a_price_includes_its_start_and_excludes_its_end(time: datetime, cost: int) -> None:
+    """To the microsecond, by the time of the event."""
+    book = make_book(
+        make_price(price="1", until="2026-03-01T12:00:00Z"),
+        make_price(price="2", **{"from": "2026-03-01T12:00:00Z"}, until="2026-03-01T14:00:00+01:00"),
+        make_price(price="3", **{"from": "2026-03-01T18:30:00+05:30"}),
+    )
+
+    assert price_one(make_event(time=time), book).cost == cost
+
+
+@pytest.mark.parametrize(
+    ("more", "less"),
+    [
+        ({"org": "acme"}, {"model": "gpt-4o-mini", "provider": "openai"}),
+        ({"model": "gpt-4o-mini"}, {"model": "gpt-4o-mini*", "provider": "openai"}),
+        ({"model": "gpt-4o-mini*"}, {"model": "gpt-4o*", "provider": "openai"}),
+        ({"model": "g*"}, {"provider": "openai"}),
+        ({"provider": "openai"}, {}),
+        ({"org": "acme", "model": "g*"}, {"org": "acme", "provider": "openai"}),
+        ({"org": "acme", "provider": "openai"}, {"org": "acme"}),
+    ],
+)
+def test_the_most_specific_price_wins(more: dict[str, str], less: dict[str, str]) -> None:
+    """The org decides first, then the model, then the provider; the order of the rows never does."""
+    expensive, cheap = make_price(price="2", **more), make_price(price="1", **less)
+
+    for book in (make_book(expensive, cheap), make_book(cheap, expensive)):
+        assert price_one(make_event(), book).cost == 2
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"org": "umbrella"},
+        {"model": "gpt-4o"},
+        {"model": "gpt-4o-mini-*"},
+        {"provider": "azure"},
+        {"operation": "lookup"},
+    ],
+)
+def test_a_price_for_somebody_else_does_not_apply(elsewhere: dict[str, str]) -> None:
+    """What a row names must be there, exactly or as the beginning of the model."""
+    book = make_book(make_price(**elsewhere))
+
+    priced = price_one(make_event(), book)
+
+    assert (priced.cost, priced.pricing, priced.lines[0].state) == (None, "unpriced", "unpriced")
+
+
+@pytest.mark.parametrize(
+    ("clock", "cost"),
+    [
+        ("16:29:59.999999", 1),
+        ("16:30:00", 2),
+        ("23:59:59.999999", 2),
+        ("00:00:00", 2),
+        ("00:29:59.999999", 2),
+        ("00:30:00", 1),
+    ],
+)
+def test_hours_are_half_open_and_may_wrap_midnight(clock: str, cost: int) -> None:
+    """At night the org's own price applies; by day it is as if it were not there."""
+    night = make_price(price="2", org="acme", hours={"from": "16:30", "until": "00:30"})
+    book = make_book(make_price(price="1"), night)
+
+    time = datetime.fromisoformat(f"2026-03-01T{clock}+00:00")
+
+    assert price_one(make_event(time=time), book).cost == cost
+
+
+@pytest.mark.parametrize(
+    ("inclusive", "uncached", "cost"),
+    [
+        (False, 200_000, 200_000 * 3),
+        (False, 200_001, 200_001 * 6),
+        (True, 199_999, 199_999 * 3),
+        (True, 200_000, 200_000 * 6),
+    ],
+)
+def test_past_a_threshold_the_whole_request_moves(inclusive: bool, uncached: int, cost: int) -> None:  # noqa: FBT001
+    """A tier is a cliff, not a margin; ``inclusive`` says on which side the threshold itself lies."""
+    above = {"quantity": "input_context_tokens", "threshold": 200_000, "inclusive": inclusive, "price": "6"}
+    book = make_book(make_price(price="3", above=[above]))
+
+    assert price_one(make_event(usage={"input_tokens": str(uncached)}), book).cost == cost
+
+
+def test_the_input_context_is_what_was_read_cached_and_written() -> None:
+    """Uncached, cache read and both cache writes count; output does not, but is priced in the tier of its request."""
+    above = {"quantity": "input_context_tokens", "threshold": 10, "price": "100"}
+    parts = ("input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
+    book = make_book(*(make_price(meter=meter, above=[above]) for meter in (*parts, "output_tokens")))
+
+    at_threshold = make_event(usage=dict.fromkeys(parts, "2.5") | {"output_tokens": "1000"})
+    above_threshold = make_event(
+        usage=dict.fromkeys(parts, "2.5") | {"input_tokens": "2.500000001", "output_tokens": "1"}
+    )
+
+    costs = [priced.cost for priced in price_all([at_threshold, above_threshold], book)]
+
+    assert costs == [1010, Decimal("1100.0000001")]
+
+
+def test_of_several_thresholds_the_highest_one_passed_counts() -> None:
+    """Whatever their order in the file, and whether the tier is dearer or cheaper."""
+    tiers = [
+        {"quantity": "images", "threshold": threshold, "price": amount, "inclusive": True}
+        for threshold, amount in ((100, "0.5"), (10, "0.8"), (1000, "0"))
+    ]
+    book = make_book(make_price(meter="images", above=tiers))
+    events = [make_event(usage={"images": str(count)}) for count in (9, 10, 99, 100, 999, 1000)]
+
+    assert [priced.cost for priced in price_all(events, book)] == [9, 8, Decimal("79.2"), 50, Decimal("499.5"), 0]
+
+
+def test_a_threshold_may_look_at_a_quantity_that_has_no_price() -> None:
+    """A quantity that the event does not name is 0."""
+    book = make_book(make_price(above=[{"quantity": "seconds", "threshold": 60, "price": "5"}]), ignore=["seconds"])
+
+    events = [make_event(usage={"input_tokens": "1", "seconds": "60.5"}), make_event(usage={"input_tokens": "1"})]
+
+    assert [priced.cost for priced in price_all(events, book)] == [5, 1]
+
+
+def test_a_failed_event_costs_nothing_where_only_success_is_billed() -> None:
+    """It is still priced, and its other quantities are billed."""
+    book = make_book(make_price(meter="requests", bill="success"), make_price(price="2"))
+
+    priced = price_one(make_event(status="error"), book)
+
+    assert [(line.meter, line.state, line.cost) for line in priced.lines] == [
+        ("input_tokens", "billed", Decimal(2)),
+        ("requests", "not_billed", Decimal(0)),
+    ]
+    assert (priced.cost, priced.pricing) == (Decimal(2), "priced")
+
+
+def test_a_failed_event_of_which_nothing_is_billed_is_priced_at_zero() -> None:
+    """Not free, since its price is not 0, and not unpriced, since it has one."""
+    priced = price_one(make_event(status="error"), make_book(make_price(bill="success")))
+
+    assert (priced.cost, priced.pricing) == (Decimal(0), "priced")
+
+
+@pytest.mark.parametrize(
+    ("prices", "usage", "cost", "pricing"),
+    [
+        ({"input_tokens": "1"}, {"input_tokens": "5"}, 5, "priced"),
+        ({"input_tokens": "0"}, {"input_tokens": "5"}, 0, "free"),
+        ({"input_tokens": "0", "requests": "1"}, {"input_tokens": "5"}, 1, "priced"),
+        ({"input_tokens": "1"}, {"input_tokens": "0"}, 0, "priced"),  # its price is not 0, whatever it comes to
+        ({"input_tokens": "1"}, {"input_tokens": "5", "images": "2"}, 5, "unpriced"),
+        ({"input_tokens": "1"}, {"input_tokens": "5", "images": "0"}, 5, "priced"),  # nothing to bill
+        ({"input_tokens": "1"}, {"input_tokens": "5", "latency_ms": "2"}, 5, "priced"),  # under ignore
+        ({"input_tokens": "1"}, {"input_tokens": "5", "reasoning_tokens": "2"}, 5, "priced"),  # a memo
+        ({"input_tokens": "1"}, {"latency_ms": "2", "reasoning_tokens": "2"}, None, "unpriced"),
+        ({"input_tokens": "1"}, {"images": "0"}, None, "unpriced"),
+        ({"input_tokens": "1"}, {}, None, "unpriced"),
+        ({"requests": "1"}, {}, 1, "priced"),
+        ({"requests": "0"}, {}, 0, "free"),
+        ({"requests": "1"}, {"images": "2"}, 1, "unpriced"),
+        ({"requests": "0"}, {"images": "2"}, 0, "unpriced"),
+        ({"reasoning_tokens": "1"}, {"reasoning_tokens": "2"}, 2, "priced"),  # a book may price a memo
+    ],
+)
+def test_an_event_is_priced_free_or_unpriced(
+    prices: dict[str, str], usage: dict[str, str], cost: int | None, pricing: str
+) -> None:
+    """Never a silent zero: what lacks a price is told apart from what costs nothing."""
+    book = make_book(
+        *(make_price(meter=meter, price=amount) for meter, amount in prices.items()), ignore=["latency_ms"]
+    )
+
+    priced = price_one(make_event(usage=usage), book)
+
+    assert (priced.cost, priced.pricing) == (cost, pricing)
+
+
+def test_lines_without_a_price_say_why() -> None:
+    """A memo needs none, an ignored one neither; of what is missing the cost is null."""
+    book = make_book(make_price(), ignore=["latency_ms", "input_tokens"])
+    usage = {"images": "1", "latency_ms": "3", "reasoning_tokens": "1", "audio_seconds": "0", "input_tokens": "1"}
+
+    lines = price_one(make_event(usage=usage), book).lines
+
+    assert [(line.meter, line.state, line.cost, line.price_id, line.name) for line in lines] == [
+        ("images", "unpriced", None, "", ""),
+        ("latency_ms", "ignored", None, "", ""),
+        ("reasoning_tokens", "memo", None, "", ""),
+        ("audio_seconds", "ignored", None, "", ""),
+        ("input_tokens", "billed", 1, "standard@7:1", "input_tokens"),  # a price counts more than ignore
+    ]
+
+
+def test_requests_is_the_last_line_and_only_where_it_has_a_price() -> None:
+    """Events with and without stand side by side, each with its own lines."""
+    book = make_book(make_price(), make_price(operation="lookup", meter="requests"), make_price(operation="lookup"))
+    events = [make_event(operation=operation) for operation in ("lookup", "llm.request", "lookup")]
+
+    meters = [[line.meter for line in priced.lines] for priced in price_all(events, book)]
+
+    assert meters == [["input_tokens", "requests"], ["input_tokens"], ["input_tokens", "requests"]]
+
+
+def test_a_line_is_named_for_the_invoice() -> None:
+    """By the price's name, else by the meter, or by the operation when that is requests."""
+    book = make_book(
+        make_price(),
+        make_price(meter="output_tokens", name="Tokens out"),
+        make_price(meter="requests", operation="lookup"),
+        make_price(meter="requests", operation="report_job", name="report_jobs"),
+    )
+    events = [
+        make_event(usage={"input_tokens": "1", "output_tokens": "1"}),
+        make_event(operation="lookup", usage={}),
+        make_event(operation="report_job", usage={}),
+    ]
+
+    names = [line.name for priced in price_all(events, book) for line in priced.lines]
+
+    assert names == ["input_tokens", "Tokens out", "lookup", "report_jobs"]
+
+
+def test_several_books_price_one_event_together() -> None:
+    """The most specific price wins across books, and each line says which book and revision it is from."""
+    tokens = make_book(make_price(), make_price(meter="output_tokens", price="2"), name="tokens")
+    special = make_book(make_price(org="acme", price="0.5"), name="special")
+
+    lines = price_one(make_event(usage={"input_tokens": "1", "output_tokens": "1"}), tokens, special).lines
+
+    assert [(line.price_id, line.cost) for line in lines] == [("special@7:1", Decimal("0.5")), ("tokens@7:2", 2)]
+
+
+def test_without_any_book_everything_is_unpriced() -> None:
+    """An installation that has no prices yet counts, and says that it cannot tell what it costs."""
+    priced = price_one(make_event())
+
+    assert (priced.cost, priced.pricing, priced.lines[0].state) == (None, "unpriced", "unpriced")
+
+
+def test_books_that_contradict_each_other_are_not_put_in_force() -> None:
+    """Two prices for one instant, two currencies and one name twice are each said."""
+    one, other = make_book(make_price(price="1")), make_book(make_price(price="2"), name="other")
+    euros = other.model_copy(update={"currency": "EUR"})
+
+    with pytest.raises(CatalogError, match=r"standard@7:1 and other@7:1 for input_tokens are equally specific"):
+        compile_catalog([one, other])
+    with pytest.raises(CatalogError, match="EUR and USD"):
+        compile_catalog([one, euros])
+    with pytest.raises(CatalogError, match="two books are named standard"):
+        compile_catalog([one, one])
+
+
+# --- the columns ------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_has_the_columns_of_the_schema() -> None:
+    """Names, types and order, for a batch and for an empty one."""
+    book = compile_catalog([make_book(make_price())])
+
+    for events in ([make_event()], [make_event(usage={})], []):
+        batch = price(*frames(events), book=book)
+
+        assert dict(batch.events.schema) == PRICED_EVENTS
+        assert dict(batch.lines.schema) == LINES
+        assert dict(batch.kinds.schema) == KINDS
+
+
+def test_a_kind_stands_once_in_its_dictionary() -> None:
+    """The dictionary holds what occurs in the batch, numbered from 0, and nothing else."""
+    book = compile_catalog([make_book(make_price(), make_price(meter="output_tokens"))])
+    usage = {"input_tokens": "1", "images": "1"}
+
+    batch = price(*frames([make_event(usage=usage)] * 3), book=book)
+
+    assert batch.kinds.rows() == [
+        (0, "input_tokens", "input_tokens", "standard@7:1", "billed"),
+        (1, "images", "", "", "unpriced"),
+    ]
+    assert batch.lines["kind"].to_list() == [0, 1, 0, 1, 0, 1]
+
+
+def test_a_slice_of_a_frame_made_of_pieces_is_priced_like_any_other() -> None:
+    """Frames may share memory with larger ones, or consist of chunks."""
+    book = compile_catalog([make_book(make_price(), make_price(meter="requests", model="claude*"))])
+    events, usage = frames([make_event(usage={"input_tokens": str(n)}, model=f"claude-{n}") for n in range(1, 9)])
+    pieces = pl.concat([usage[:3], usage[3:]], rechunk=False)
+
+    batch = price(
+        pl.concat([events[:5], events[5:]], rechunk=False)[4:],
+        pieces[4:].with_columns(row=pl.col("row") - 4),
+        book=book,
+    )
+
+    assert batch.events["cost"].to_list() == [6, 7, 8, 9]
+
+
+def test_a_quantity_that_nobody_validated_is_never_priced() -> None:
+    """Out of bounds is a bug of the stage before, and wrapping around would be a wrong bill."""
+    book = compile_catalog([make_book(make_price())])
+    events, usage = frames([make_event()])
+
+    for quantity in ("-0.000000000001", "1000000000000001", "99999999999999999999999999"):
+        unchecked = usage.with_columns(pl.lit(Decimal(quantity), dtype=USAGE["quantity"]).alias("quantity"))
+        with pytest.raises(ValueError, match="outside 0 to 1000000000000000"):
+            price(events, unchecked, book=book)
+
+
+def test_a_null_is_never_taken_for_a_value() -> None:
+    """An absent model is an empty string; a null is a bug of the stage before."""
+    events, usage = frames([make_event()])
+
+    with pytest.raises(ValueError, match="model has nulls"):
+        price(events.with_columns(model=pl.lit(None, dtype=pl.String)), usage, book=compile_catalog([]))
+
+
+def test_more_quantities_than_an_event_may_have_are_refused() -> None:
+    """Their sum could not be promised to be exact."""
+    usage = {f"meter_{number}": "1" for number in range(128)}
+
+    with pytest.raises(ValueError, match="more than 127 quantities"):
+        price(*frames([make_event(usage=usage)]), book=compile_catalog([make_book(make_price())]))
+
+
+def test_full_memories_begin_anew_and_answer_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered is bounded; reaching the bound costs time and changes nothing."""
+    for limit in ("COMBINATIONS_MAX", "CELLS_MAX", "MODELS_MAX"):
+        monkeypatch.setattr(f"pipeline.price_lookup.{limit}", 3)
+    models = [f"gpt-4o-mini-{number}" for number in range(20)]
+    prices = [make_price(model=model, price=str(number)) for number, model in enumerate(models[:10])]
+    book = compile_catalog([make_book(*prices, make_price(model="gpt*", price="99"))])
+
+    for _ in range(3):
+        batch = price(*frames([make_event(model=model) for model in models]), book=book)
+
+        assert batch.events["cost"].to_list() == [*range(10), *[99] * 10]
 
 
 # --- against the specification, with anything a book and an event may hold -------------------------------------------
@@ -123,6 +536,7 @@ tiers = st.lists(
 
 @st.composite
 def price_rows(draw: st.DrawFn) -> dict[str, Any]:
+    """A price of any kind, over few values, so that many of them match one event."""
     start, end = sorted(draw(st.lists(st.sampled_from(INSTANTS), min_size=2, max_size=2, unique=True)))
     hours = draw(st.lists(st.sampled_from(TIMES_OF_DAY), min_size=2, max_size=2, unique=True))
     quantity = draw(st.sampled_from(["input_context_tokens", "requests", "seconds", "input_tokens", "images"]))
