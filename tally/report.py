@@ -328,7 +328,7 @@ def _question(
 ) -> Iterator[Question]:
     """Looks at the words first, then at the lag, and only then opens the store."""
     if org is not None:
-        _check_org(org)
+        checked_org(org)
     seen_from = datetime.now(UTC) if now is None else parse_instant(now)
     span = parse_period(period, now=seen_from)
     settings: Settings = context.obj.settings()
@@ -347,13 +347,19 @@ def _question(
         )
 
 
-def _check_org(org: str) -> None:
+def checked_org(org: str) -> str:
+    """The org as given.
+
+    Raises:
+        WrongUse: it is empty, longer than any org, or not text.
+    """
     if not org:
         raise WrongUse("--org is empty: name the org that pays.")
     if len(org) > ORG_CHARACTERS_MAX:
         raise WrongUse(f"--org is longer than an org can be ({ORG_CHARACTERS_MAX} characters).")
     if any("\ud800" <= character <= "\udfff" for character in org):
         raise WrongUse("--org holds bytes that are no UTF-8: no org can have this name.")
+    return org
 
 
 def _lanes_document(asked: Question, *, by: By, shape: Callable[[Iterable[LaneSum]], report.Json]) -> report.Json:
