@@ -80,7 +80,8 @@ def test_raw_integers_survive_there_and_back(units: list[int]) -> None:
 
 
 @given(pairs=st.lists(st.tuples(quantity_units, unit_prices), max_size=30))
-@example(pairs=[(2**62 // 10**6 * UNITS, Fraction(10**6, UNITS)), (NARROW_MAX // 10**3 * UNITS, Fraction(10**3, UNITS))])
+@example(pairs=[(2**62 // 10**6 * UNITS, Fraction(10**6, UNITS))])
+@example(pairs=[(NARROW_MAX // 10**3 * UNITS, Fraction(10**3, UNITS))])
 @example(pairs=[((NARROW_MAX + 1) // 10**3 * UNITS, Fraction(10**3, UNITS)), (UNITS // 2, Fraction(3, UNITS))])
 @example(pairs=[(units, Fraction(1, UNITS * 2)) for units in (UNITS, 3 * UNITS, 5 * UNITS, UNITS // 2, 10**27)])
 def test_a_cost_is_the_exact_product_rounded_half_even(pairs: list[tuple[int, Fraction]]) -> None:
