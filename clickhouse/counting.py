@@ -142,11 +142,11 @@ def insert_totals(store: Store, totals: pl.DataFrame) -> None:
 def facts_table(facts: PricedBatch, hashes: NDArray[np.uint64]) -> pa.Table:
     """The rows of ``facts_rows``; what an event's quantities are called is one of a few texts (``lines``)."""
     columns = {name: _column(facts.events.get_column(name)) for name in COUNTED_EVENTS}
-    offsets = pa.array(facts.line_offsets())
+    offsets = _plain(pl.Series(facts.line_offsets()))
     columns["lines"] = _line_texts(facts)
     for source, name in (("quantity", "quantities"), ("cost", "costs")):
         columns[name] = pa.ListArray.from_arrays(offsets, _plain(facts.lines.get_column(source)))
-    columns["identity_hash"] = pa.array(hashes)
+    columns["identity_hash"] = _plain(pl.Series(hashes))
     return pa.table(columns)
 
 
@@ -172,7 +172,7 @@ def _line_texts(facts: PricedBatch) -> pa.Array:
         for pair in distinct.tolist():
             before, word = texts[pair >> _KIND_BITS], words[pair & ((1 << _KIND_BITS) - 1)]
             texts.append(f"{before}\n{word}" if before else word)
-    return pa.DictionaryArray.from_arrays(pa.array(sequence.astype(np.int32)), pa.array(texts, type=pa.string()))
+    return pa.DictionaryArray.from_arrays(_plain(pl.Series(sequence.astype(np.int32))), _plain(pl.Series(texts)))
 
 
 def arrow_table(rows: pl.DataFrame) -> pa.Table:
@@ -186,6 +186,7 @@ def _column(series: pl.Series) -> pa.Array:
 
 
 def _plain(series: pl.Series) -> pa.Array:
+    """As Arrow, by polars: pyarrow's own conversion of arrays loads pandas first, for half a second and 60 MB."""
     return series.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 

@@ -55,7 +55,7 @@ def encode_block(batch: PricedBatch, *, topic: str) -> bytes:
         column = _plain(events.get_column(name))
         columns.append(column.dictionary_encode() if name in DICTIONARY_COLUMNS else column)
         names.append(name)
-    offsets = pa.array(batch.line_offsets())
+    offsets = _plain(pl.Series(batch.line_offsets()))
     for source, name in (("kind", "line_kinds"), ("quantity", "quantities"), ("cost", "costs")):
         columns.append(pa.ListArray.from_arrays(offsets, _plain(batch.lines.get_column(source))))
         names.append(name)
