@@ -21,7 +21,7 @@ from xml.sax.saxutils import escape
 from schemas.errors import WrongUse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
 MIB: Final = 1024 * 1024
@@ -48,13 +48,20 @@ class EngineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """What the engine may take of the machine. The defaults leave a two-core laptop to the rest of the pipeline."""
+    """What the engine may take of the machine. The defaults leave a two-core laptop to the rest of the pipeline.
+
+    chDB 4.4 ignores errors of write(2): on a full disk it would acknowledge a truncated part. So it must never meet
+    one. Inserts and merges that would leave less than ``keep_free_bytes`` are refused by the engine; and if the disk
+    has less than ``full_below_bytes`` after an insert, because somebody else filled it meanwhile, the insert is not
+    acknowledged.
+    """
 
     memory_bytes: int = 2048 * MIB
     queries_max: int = 8
-    threads_per_query: int = 2
     merge_threads: int = 1
     mark_cache_bytes: int = 256 * MIB
+    keep_free_bytes: int = 512 * MIB
+    full_below_bytes: int = 16 * MIB
 
     def config_xml(self) -> str:
         """The engine's configuration file."""
@@ -70,7 +77,9 @@ class EngineLimits:
             "uncompressed_cache_size": 0,
         }
         lines = "".join(f"  <{name}>{escape(str(value))}</{name}>\n" for name, value in values.items())
-        return f"<clickhouse>\n{lines}</clickhouse>\n"
+        disk = f"<default><keep_free_space_bytes>{self.keep_free_bytes}</keep_free_space_bytes></default>"
+        disks = f"  <storage_configuration><disks>{disk}</disks></storage_configuration>\n"
+        return f"<clickhouse>\n{lines}{disks}</clickhouse>\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +106,7 @@ class Engine:
 
         self._connect = chdb.connect
         self._path = str(data.resolve() / "data")
-        self._threads = limits.threads_per_query
+        self._limits = limits
         self._slots = threading.BoundedSemaphore(limits.queries_max)
         self._slot_count = limits.queries_max
         try:
@@ -123,7 +132,7 @@ class Engine:
                 connection = self._connect(f"{self._path}{in_url}")
             except RuntimeError as error:
                 raise EngineError(str(error)) from error
-            session = Session(connection)
+            session = Session(connection, self._check_disk)
             try:
                 if database and not in_url:
                     session.ask(f"USE {quoted_name(database)}", "TabSeparated")
@@ -132,6 +141,14 @@ class Engine:
                 yield session
             finally:
                 session.end()
+
+    def _check_disk(self) -> None:
+        disk = os.statvfs(self._path)
+        if disk.f_bavail * disk.f_frsize < self._limits.full_below_bytes:
+            raise EngineError(
+                "Code: 243. DB::Exception: The disk is full, what was just written may be incomplete: make room, then "
+                "repeat it. (NOT_ENOUGH_SPACE)"
+            )
 
     def close(self, *, wait_seconds: float) -> bool:
         """Closes the engine when the running queries have ended; False if they had not by then and it stays open."""
@@ -146,8 +163,9 @@ class Engine:
 class Session:
     """One connection to the engine."""
 
-    def __init__(self, connection: Any) -> None:  # noqa: ANN401 -- chdb has no types
+    def __init__(self, connection: Any, check_disk: Callable[[], None]) -> None:  # noqa: ANN401 -- chdb has no types
         self._connection = connection
+        self._check_disk = check_disk
         self._blocks: Any = None
 
     def ask(self, sql: str | bytes, form: str, parameters: Mapping[str, str] | None = None) -> Answer:
@@ -159,6 +177,8 @@ class Session:
             result = self._connection.query(sql, form, params=dict(parameters or {}))
         except RuntimeError as error:
             raise EngineError(str(error)) from error
+        if result.rows_written():
+            self._check_disk()
         body = result.get_memview().view() if result.size() else memoryview(b"")
         return Answer(body, result.rows_read(), result.rows_written(), result.bytes_written())
 
@@ -174,7 +194,7 @@ class Session:
     def insert(self, statement: bytes, form: str) -> Insert:
         """Begins an insert; ``statement`` ends before its FORMAT, the data are given to ``Insert.append``."""
         try:
-            return Insert(self._connection.send_insert(statement, form))
+            return Insert(self._connection.send_insert(statement, form), self._check_disk)
         except RuntimeError as error:
             raise EngineError(str(error)) from error
 
@@ -189,8 +209,9 @@ class Session:
 class Insert:
     """An insert under way: nothing is stored until ``finish``, unless it is larger than one block of the engine."""
 
-    def __init__(self, inserter: Any) -> None:  # noqa: ANN401 -- chdb has no types
+    def __init__(self, inserter: Any, check_disk: Callable[[], None]) -> None:  # noqa: ANN401 -- chdb has no types
         self._inserter = inserter
+        self._check_disk = check_disk
 
     def append(self, data: bytes) -> None:
         """Takes the next bytes of the data, cut anywhere."""
@@ -205,6 +226,7 @@ class Insert:
             done = self._inserter.finish()
         except RuntimeError as error:
             raise EngineError(str(error)) from error
+        self._check_disk()
         return done.rows_written, done.bytes_written
 
     def __enter__(self) -> Self:

@@ -48,12 +48,13 @@ ASKING_WORDS: Final = frozenset({"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "
 STATUS_OF_CODES: Final[Mapping[int, int]] = {
     **dict.fromkeys((194,), 401),
     **dict.fromkeys((192, 193, 497, 512, 516), 403),
-    **dict.fromkeys((6, 8, 15, 25, 26, 27, 36, 38, 41, 43, 44, 53, 62, 69, 72, 117, 167, 168, 223, 224), 400),
-    **dict.fromkeys((254, 376, 427, 441, 675, 676), 400),
+    **dict.fromkeys((6, 8, 15, 25, 26, 27, 36, 37, 38, 41, 44, 53, 62, 72, 117, 123, 167, 168, 223), 400),
+    **dict.fromkeys((321, 376, 427, 441, 675, 676), 400),
     **dict.fromkeys((46, 47, 50, 56, 60, 63, 73, 78, 81, 115, 152, 336, 511), 404),
     **dict.fromkeys((159,), 408),
     **dict.fromkeys((381,), 411),
-    **dict.fromkeys((161,), 413),
+    **dict.fromkeys((229,), 413),
+    **dict.fromkeys((779,), 415),
     **dict.fromkeys((48,), 501),
     **dict.fromkeys((76, 209, 439), 503),
 }

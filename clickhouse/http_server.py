@@ -39,7 +39,7 @@ from clickhouse.http_protocol import (
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 STATEMENT_HEAD_BYTES: Final = 256 * 1024  # the server's max_query_size: an insert says where its data begin by then
 LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -85,8 +85,8 @@ class HttpServer(ThreadingHTTPServer):
         self.login = login
         self.limits = limits or ServerLimits()
         self.only_local = bound.getsockname()[0] in LOOPBACK_NAMES
-        self.stopping = threading.Event()  # set from outside, or here when the engine is beyond help
-        self.engine_died = False
+        self.stopping = threading.Event()
+        self.on_engine_death: Callable[[], None] = self.stopping.set
         self._connections = threading.BoundedSemaphore(self.limits.connections)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 -- socketserver's types
@@ -136,17 +136,17 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(reads_only=False)
 
     def _answer(self, *, reads_only: bool) -> None:
-        self._body = _Body(self)
+        self._body: _Body | None = None
         try:
+            self._body = body = _Body(self)
             self._check_sender()
-            request = self._request()
+            request = self._request(body)
             self._check_login(request)
-            self._run(request, reads_only=reads_only)
+            self._run(request, body, reads_only=reads_only)
         except (EngineError, RequestError) as error:
             status = error.status if isinstance(error, RequestError) else status_of(error.code)
             if isinstance(error, EngineError) and error.is_fatal:
-                self.server.engine_died = True
-                self.server.stopping.set()
+                self.server.on_engine_death()
             self._send_error(status, error.code, error.text)
 
     def _check_sender(self) -> None:
@@ -157,11 +157,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Origin") or (self.server.only_local and host not in LOOPBACK_NAMES):
             raise RequestError(497, "ACCESS_DENIED", "Requests from web pages and for other host names are refused.")
 
-    def _request(self) -> Request:
+    def _request(self, body: _Body) -> Request:
         form = None
         kind = self.headers.get("Content-Type", "")
         if kind.startswith("multipart/form-data"):
-            form = form_fields(self._body.whole(self.server.limits.statement_bytes), kind)
+            form = form_fields(body.whole(self.server.limits.statement_bytes), kind)
         return read_request(urlsplit(self.path).query, self.headers, form=form)
 
     def _check_login(self, request: Request) -> None:
@@ -173,18 +173,18 @@ class Handler(BaseHTTPRequestHandler):
         if not login.is_given_by(request.login):
             raise RequestError(516, "AUTHENTICATION_FAILED", "Authentication failed: wrong user or password.")
 
-    def _run(self, request: Request, *, reads_only: bool) -> None:
-        body = self._body.pieces()
+    def _run(self, request: Request, body: _Body, *, reads_only: bool) -> None:
+        pieces = body.pieces()
         start = request.statement(b"") + b"\n" if request.query else b""
-        start += b"" if insert_head(start) else _head(body)
+        start += b"" if insert_head(start) else _head(pieces)
         settings = {"readonly": "2"} | dict(request.settings) if reads_only else dict(request.settings)
         head = insert_head(start)
         if head:
             settings |= {f"param_{name}": value for name, value in request.parameters.items()}
             with self.server.engine.session(database=request.database, settings=settings) as session:
-                self._insert(session, request, head, chain([start[head.data_start :]], body))
+                self._insert(session, request, head, chain([start[head.data_start :]], pieces))
             return
-        statement = start + self._body.rest(body, self.server.limits.statement_bytes)
+        statement = start + body.rest(pieces, self.server.limits.statement_bytes)
         refuse_what_a_server_refuses(statement)
         with self.server.engine.session(database=request.database, settings=settings) as session:
             self._ask(session, request, statement)
@@ -245,7 +245,7 @@ class Handler(BaseHTTPRequestHandler):
         }
 
     def _send_error(self, status: int, code: int, text: str) -> None:
-        if not self._body.drain():
+        if self._body is None or not self._body.drain():
             self.close_connection = True
         headers = {"X-ClickHouse-Exception-Code": str(code), "Content-Type": "text/plain; charset=UTF-8"}
         if status == HTTPStatus.UNAUTHORIZED:
@@ -292,7 +292,7 @@ class _Body:
         for piece in decoded(self._raw, self._handler.headers.get("Content-Encoding", "")):
             taken += len(piece)
             if taken > self._limit:
-                raise RequestError(161, "QUERY_IS_TOO_LARGE", f"The body is larger than {self._limit} bytes.")
+                raise RequestError(229, "QUERY_IS_TOO_LARGE", f"The body is larger than {self._limit} bytes.")
             yield piece
 
     def whole(self, limit: int) -> bytes:
@@ -304,7 +304,7 @@ class _Body:
         """What is left of the pieces. Raises RequestError when that is more than ``limit`` bytes."""
         taken = list(_until(pieces, limit))
         if next(pieces, None) is not None:
-            raise RequestError(161, "QUERY_IS_TOO_LARGE", f"The statement is larger than {limit} bytes.")
+            raise RequestError(229, "QUERY_IS_TOO_LARGE", f"The statement is larger than {limit} bytes.")
         return b"".join(taken)
 
     def drain(self) -> bool:

@@ -7,6 +7,7 @@ is a drop-in replacement.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 STOP_SECONDS_MAX: Final = 20.0
 DATABASE: Final = "tally"
+
+#: Blocked in every thread and waited for: the engine installs handlers of its own, which would swallow ctrl-C.
+STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 def run_store(  # noqa: PLR0913 -- a command's options
@@ -43,6 +47,7 @@ def run_store(  # noqa: PLR0913 -- a command's options
     Exit codes: 0 stopped as asked; 2 with one sentence on stderr when it cannot run here (port or folder taken, an
     address that others can reach without a password); 3 when the engine ended by itself.
     """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         login = _login(host, user, password)
         with owned_folder(data, server="store") as folder, bound_socket(host, port) as bound:
@@ -53,6 +58,8 @@ def run_store(  # noqa: PLR0913 -- a command's options
     except TallyError as error:
         sys.stderr.write(f"tally: {error}\n")
         return error.exit_code
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _login(host: str, user: str | None, password: str | None) -> Login | None:
@@ -64,21 +71,32 @@ def _login(host: str, user: str | None, password: str | None) -> Login | None:
 
 
 def _serve(server: HttpServer) -> int:
-    stop = server.stopping.set
-    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    engine_died = threading.Event()
+
+    def end_without_engine() -> None:
+        engine_died.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    server.on_engine_death = end_without_engine
     threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()
     host, port = server.server_address[:2]
     sys.stdout.write(json.dumps({"ready": True, "url": f"http://{_in_url(str(host))}:{port}/{DATABASE}"}) + "\n")
     sys.stdout.flush()
-    server.stopping.wait()
+    signal.sigwait(STOP_SIGNALS)
+    server.stopping.set()
+    threading.Thread(target=_end_at_once, name="second signal", daemon=True).start()
     server.shutdown()
     if not server.engine.close(wait_seconds=STOP_SECONDS_MAX):
         sys.stderr.write(f"tally: queries still ran after {STOP_SECONDS_MAX:.0f} s and were given up.\n")
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    if server.engine_died:
+    if engine_died.is_set():
         raise ServerUnavailable("The engine ended by itself: start the store again, what it acknowledged is there.")
     return 0
+
+
+def _end_at_once() -> None:
+    """A second signal does not wait for running queries: they were not acknowledged, and their writers will repeat."""
+    signal.sigwait(STOP_SIGNALS)
+    os._exit(1)
 
 
 def _in_url(host: str) -> str:

@@ -102,6 +102,7 @@ def store_process(
 ) -> ServerProcess:
     """``tally store`` on a folder; not waited for."""
     code = "import sys; from pathlib import Path; from tally.store import run_store; "
+    code += "from clickhouse.embedded import EngineLimits; from clickhouse.http_server import ServerLimits; "
     code += f"sys.exit(run_store(Path(sys.argv[1]), int(sys.argv[2]), {options}))"
     return ServerProcess("-c", code, str(data), str(port), log=_log(data, "store"), environment=environment)
 
