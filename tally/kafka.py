@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import ssl
 import sys
 from contextlib import asynccontextmanager, contextmanager
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
+ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(:[0-9]{1,5})?")
 READ_COMMITTED: Final = "read_committed"
 REQUEST_SECONDS_MAX: Final = 30.0
 COORDINATOR_SECONDS_MAX: Final = 15.0
@@ -138,11 +140,7 @@ def _sasl(settings: Settings) -> dict[str, str]:
 
 def _bootstrap_servers(settings: Settings) -> list[str]:
     servers = [server.strip() for server in settings.kafka_bootstrap.split(",")]
-    try:
-        usable = all(servers) and collect_hosts(servers)
-    except ValueError:
-        usable = False
-    if not usable:
+    if not all(ADDRESS.fullmatch(server) for server in servers):
         raise WrongUse(
             f"TALLY_KAFKA_BOOTSTRAP is not usable ({settings.kafka_bootstrap}): it must look like 127.0.0.1:9092, "
             "several separated by commas."

@@ -11,7 +11,7 @@ import sys
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -124,14 +124,22 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # The reader has had enough (`tally report … | head`); Python must not flush into the closed pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _end_without_reader()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer was faster
+            _end_without_reader()
+        raise
     # Typer gives what the command returned, or the code of typer.Exit.
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail_usage(error: Any) -> None:  # noqa: ANN401 -- see UsageError
+def _end_without_reader() -> NoReturn:
+    """The reader has had enough (`tally report … | head`): no error, and nothing is flushed into the closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    sys.exit(0)
+
+
+def _fail_usage(error: Any) -> NoReturn:  # noqa: ANN401 -- see UsageError
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         sys.stderr.write(f"{error.format_message()}\n")
@@ -141,7 +149,7 @@ def _fail_usage(error: Any) -> None:  # noqa: ANN401 -- see UsageError
     _fail(f"{sentence}.{hint}" if sentence[-1:] not in "?!" else f"{sentence}{hint}", code=2)
 
 
-def _fail(sentence: str, *, code: int) -> None:
+def _fail(sentence: str, *, code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.write(f"tally: {' '.join(sentence.split())}\n")
     sys.exit(code)
