@@ -20,8 +20,6 @@ from agents.raw_log import RawLog
 from schemas.errors import LogBroken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from agents.chunks import Chunk
     from agents.metrics import Metrics
     from agents.wiring import Wiring
@@ -52,6 +50,7 @@ class Pipeline:
         self.beat = time.monotonic()
         self.failure: BaseException | None = None
         self._should_stop = False
+        self.joined = asyncio.Event()
         self._broken = asyncio.Event()
 
     async def start(self) -> None:
@@ -91,9 +90,10 @@ class Pipeline:
             ),
         )
 
-        @app.on_partitions_assigned.connect
-        async def assigned(_app: Any, assigned: Any, **_: Any) -> None:  # noqa: ANN401 -- faust has no types
+        @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
+        async def assigned(_app: Any, assigned: Any, **_: Any) -> None:
             self._metrics.rebalances.inc()
+            self.joined.set()
             count.keep_only({tp.partition for tp in assigned if tp.topic == wiring.topics.priced})
             log.info("partitions_assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
             await self._check_start(assigned)
@@ -126,7 +126,7 @@ class Pipeline:
     @property
     def assigned(self) -> bool:
         """Whether this worker is a member of the group in good standing."""
-        return self.app.consumer is not None and not self.app.rebalancing and self._metrics.rebalances._value.get() > 0  # noqa: SLF001
+        return self.joined.is_set() and not self.app.rebalancing
 
     def _stopping(self) -> bool:
         return self._should_stop or self._broken.is_set()
@@ -134,7 +134,7 @@ class Pipeline:
     def _agent(self, name: str, topic: str, batcher: Batcher) -> None:
         channel = self.app.topic(topic, schema=ChunkSchema(), maxsize=QUEUE_CHUNKS_MAX)
 
-        async def agent(stream: Any) -> None:  # noqa: ANN401 -- faust has no types
+        async def agent(stream: Any) -> None:
             try:
                 await batcher.run(stream)
             except asyncio.CancelledError:
@@ -151,7 +151,7 @@ class Pipeline:
             self.failure = error
         self._broken.set()
 
-    async def _check_start(self, assigned: Any) -> None:  # noqa: ANN401 -- faust has no types
+    async def _check_start(self, assigned: Any) -> None:
         """Records that retention deleted before they were read are lost money: say so and end, never skip them."""
         consumer = self.app.consumer
         for tp in assigned:
@@ -172,8 +172,9 @@ class Pipeline:
         for tp in list(consumer.assignment()):
             highwater = consumer.highwater(tp)
             committed = consumer._committed_offset.get(tp)  # noqa: SLF001 -- Faust keeps it for itself
-            if highwater is not None and committed is not None:
-                self._metrics.lag_records.labels(tp.topic, tp.partition).set(max(0, highwater - committed))
+            if highwater is not None:
+                self._metrics.lag_records.labels(tp.topic, tp.partition).set(max(0, highwater - (committed or 0)))
+        self._metrics.last_commit.set(self.app.committed_at)
         for topic in (self._wiring.topics.events, self._wiring.topics.priced):
             oldest = consumer.oldest_inflight_timestamp(topic)
             self._metrics.oldest_unprocessed.labels(topic).set(0 if oldest is None else max(0, time.time() - oldest))
@@ -219,6 +220,7 @@ def _events(chunk: Chunk) -> int:
 
 
 BYTES_PER_EVENT = 45
+
 
 def quiet_libraries(level: int = logging.ERROR) -> None:
     """Faust, mode and aiokafka log every step of a rebalance; what matters of it is logged here."""

@@ -40,7 +40,7 @@ class Batcher:
         self._room = asyncio.Event()
         self._room.set()
 
-    async def run(self, stream: Any) -> None:  # noqa: ANN401 -- faust has no types
+    async def run(self, stream: Any) -> None:
         """Reads the agent's stream for ever. An exception of ``work`` leaves the agent and ends the worker."""
         worker = asyncio.ensure_future(self._work_off())
         reader = asyncio.ensure_future(self._read(stream))
@@ -52,7 +52,7 @@ class Batcher:
             worker.cancel()
             reader.cancel()
 
-    async def _read(self, stream: Any) -> None:  # noqa: ANN401 -- faust has no types
+    async def _read(self, stream: Any) -> None:
         async for event in stream.noack().events():
             await self._room.wait()  # back-pressure: the queue behind fills up and fetching pauses
             self._events.append(event)

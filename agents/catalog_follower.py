@@ -225,7 +225,7 @@ class CatalogFollower:
             ) from error
 
 
-def _take(record: Any, *, entries: dict[str, CatalogEntry], unreadable: dict[str, tuple[int, str]]) -> None:  # noqa: ANN401 -- aiokafka has no types
+def _take(record: Any, *, entries: dict[str, CatalogEntry], unreadable: dict[str, tuple[int, str]]) -> None:
     """One record into what is in force. A lower revision than the known one comes from an apply that was overtaken."""
     name = (record.key or b"").decode("utf-8", "replace")
     unreadable.pop(name, None)

@@ -11,7 +11,9 @@ It leans on private methods of faust-streaming 0.15.3; ``tests/agents/test_chunk
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import faust
@@ -90,19 +92,17 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         super().on_buffer_drop(tp)
         self._wake.set()
 
-    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:  # noqa: ASYNC109 -- Faust's signature
         if self.flow_active and not self.app.client_only and not self._get_active_partitions():
             self._wake.clear()  # the base class would sleep a blind second here
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), timeout)
-            except TimeoutError:
-                pass
             return {}, set()
         answer: tuple[Any, Any] = await super()._wait_next_records(timeout)
         return answer
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ChunkMessage]]:
-        """Chunks as they were fetched. The generation is taken before the fetch: what a rebalance overtook is dropped."""
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ChunkMessage]]:  # noqa: ASYNC109 -- likewise
+        """Chunks as they were fetched; what a rebalance overtook is dropped (the generation is taken before the fetch)."""
         generation = self.app.consumer_generation_id
         records, _active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:
@@ -174,6 +174,13 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             following = queue.popleft().next_offset
         return following
 
+    async def _commit(self, offsets: Any) -> bool:
+        """Commits, and remembers when it last did."""
+        committed = bool(await super()._commit(offsets))
+        if committed:
+            self.app.committed_at = time.time()
+        return committed
+
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterable[TP]:
         return [
             tp
@@ -212,13 +219,13 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         ]
         return min(times, default=None)
 
-    @Service.task
+    @Service.task  # type: ignore[untyped-decorator]
     async def _coordinator_watchdog(self) -> None:
         # Faust's driver goes round AIOKafkaConsumer.getmany() and so round its check_errors(): a fatal group error
         # would park the coordinator for ever, silently. Here it ends the process.
         async for _ in self.itertimer(WATCHDOG_SECONDS, name="coordinator-watchdog"):
-            consumer = self._thread._consumer
-            coordinator = consumer and consumer._coordinator
+            consumer = self._thread._consumer  # noqa: SLF001 -- there is no public way
+            coordinator = consumer and consumer._coordinator  # noqa: SLF001 -- likewise
             if not coordinator:
                 continue
             error = getattr(coordinator, "_pending_exception", None)
@@ -239,6 +246,7 @@ class ChunkApp(faust.App):  # type: ignore[misc]
     """A Faust app whose topics are all delivered as chunks of at most ``chunk_records_max`` records."""
 
     chunk_records_max: int = 5_000
+    committed_at: float = 0.0  # Unix seconds; 0 before the first commit
 
     def _new_transport(self) -> ChunkTransport:
         return ChunkTransport(self.conf.broker_consumer, self)

@@ -76,7 +76,7 @@ class _Run:
 class CountAgent:
     """Works off batches of priced chunks; owns the memory of the partitions that this worker counts."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- everything it touches is handed in
         self,
         wiring: Wiring,
         *,
@@ -120,9 +120,7 @@ class CountAgent:
         for partition in set(self._states) - set(partitions):
             del self._states[partition]
 
-    async def _steps(
-        self, partition: int, blocks: list[Block]
-    ) -> Generator[Step, Any, tuple[PartitionState, Counted]]:
+    async def _steps(self, partition: int, blocks: list[Block]) -> Generator[Step, Any, tuple[PartitionState, Counted]]:
         """The steps of these blocks, from memory if it ends exactly where they begin, else from the store."""
         first = blocks[0].offset
         state = self._states.get(partition)
@@ -143,7 +141,7 @@ class CountAgent:
                 "was deleted or recreated; restore it, or migrate to a new database."
             )
 
-    async def _until_write(self, run: _Run, answer: Any) -> None:  # noqa: ANN401 -- the answer of any step
+    async def _until_write(self, run: _Run, answer: Any) -> None:
         """Answers the questions of a run until it wants to write something, or is done."""
         run.pending = None
         if run.result is not None:
@@ -198,7 +196,7 @@ class CountAgent:
             retry=lambda send: self._retry(send, what="usage.rejected"),
         )
 
-    async def _ask(self, question: Callable[[Store], Any]) -> Any:  # noqa: ANN401 -- the answer
+    async def _ask(self, question: Callable[[Store], Any]) -> Any:
         return await self._retry(lambda: asyncio.to_thread(lambda: question(self._opened())), what="store")
 
     async def _insert(self, insert: Callable[[Store], None]) -> None:
@@ -215,8 +213,8 @@ class CountAgent:
             self._store = Store(self._wiring.store)
         return self._store
 
-    async def _spend(self, step: str, work: Callable[[Any], Any], argument: Any) -> Any:  # noqa: ANN401
-        def timed() -> Any:  # noqa: ANN401
+    async def _spend(self, step: str, work: Callable[[Any], Any], argument: Any) -> Any:
+        def timed() -> Any:
             cpu = time.thread_time()
             try:
                 return work(argument)
@@ -227,7 +225,7 @@ class CountAgent:
 
         return await asyncio.to_thread(timed)
 
-    async def _retry(self, action: Callable[[], Awaitable[Any]], *, what: str) -> Any:  # noqa: ANN401 -- the answer
+    async def _retry(self, action: Callable[[], Awaitable[Any]], *, what: str) -> Any:
         return await until_done(action, what=what, should_stop=self._should_stop, metrics=self._metrics)
 
     def _note(self, counted: Sequence[Counted], *, started: float) -> None:
@@ -286,7 +284,7 @@ def _blocks_by_partition(chunks: list[Chunk]) -> dict[int, list[Block]]:
     return blocks
 
 
-def _answer(step: AskIdentities | AskKnown | AskTotals, store: Store) -> Any:  # noqa: ANN401 -- by the question
+def _answer(step: AskIdentities | AskKnown | AskTotals, store: Store) -> Any:
     match step:
         case AskIdentities():
             return _identities(store, step)

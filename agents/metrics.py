@@ -56,9 +56,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.events = Counter(
-            "tally_events_total", "Events by what became of them.", ["outcome"], registry=registry
-        )
+        self.events = Counter("tally_events_total", "Events by what became of them.", ["outcome"], registry=registry)
         self.late_events = Counter(
             "tally_late_events_total", "Counted events that arrived more than an hour after they happened.",
             registry=registry,
@@ -70,9 +68,7 @@ class Metrics:
         self.unpriced = Counter(
             "tally_unpriced_total", "Counted events with a quantity that has no price.", registry=registry
         )
-        self.alerts = Counter(
-            "tally_alerts_total", "Alert transitions published.", ["transition"], registry=registry
-        )
+        self.alerts = Counter("tally_alerts_total", "Alert transitions published.", ["transition"], registry=registry)
         self.lag_records = Gauge(
             "tally_lag_records", "Records not yet committed by this worker's group.", ["topic", "partition"],
             registry=registry,

@@ -95,9 +95,7 @@ class PriceAgent:
         cpu = self._spent("decode", cpu)
         priced = price(decoded.events, decoded.usage, book=catalog)
         cpu = self._spent("price", cpu)
-        blocks = route(
-            priced, partitions=self._partitions, topic=topic, block_bytes_max=self._wiring.block_bytes_max
-        )
+        blocks = route(priced, partitions=self._partitions, topic=topic, block_bytes_max=self._wiring.block_bytes_max)
         self._spent("route", cpu)
         return blocks, decoded.rejects, decoded.events.height
 
@@ -118,7 +116,7 @@ class PriceAgent:
         for reject in rejects:
             self._metrics.rejected.labels(reject.reason.value).inc()
 
-    def _insert(self, rows: Any) -> None:  # noqa: ANN401 -- a frame
+    def _insert(self, rows: Any) -> None:
         if self._store is None:
             self._store = Store(self._wiring.store)
         with self._metrics.store_insert_seconds.time():
@@ -131,5 +129,5 @@ class PriceAgent:
             log.info("catalog_in_force", books={book.name: book.revision for book in books})
         return self._compiled[1]
 
-    async def _retry(self, action: Callable[[], Awaitable[Any]], *, what: str) -> Any:  # noqa: ANN401 -- the answer
+    async def _retry(self, action: Callable[[], Awaitable[Any]], *, what: str) -> Any:
         return await until_done(action, what=what, should_stop=self._should_stop, metrics=self._metrics)

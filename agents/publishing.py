@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 
@@ -19,6 +21,7 @@ class Publisher:
     def __init__(self, kafka: Mapping[str, Any]) -> None:
         self._kafka = kafka
         self._producer: AIOKafkaProducer | None = None
+        self._restarting = asyncio.Lock()
 
     async def start(self) -> None:
         """Connects; raises aiokafka's errors when the broker is away."""
@@ -41,10 +44,28 @@ class Publisher:
             self._producer = None
 
     @property
-    def producer(self) -> AIOKafkaProducer:
+    def producer(self) -> Any:
         """The connected producer."""
         assert self._producer is not None, "publish after start"  # noqa: S101 -- a programmer's mistake
         return self._producer
+
+    @asynccontextmanager
+    async def _fresh_after_failure(self) -> AsyncIterator[AIOKafkaProducer]:
+        """The producer, replaced by a new one when a send fails.
+
+        An idempotent producer that lost its place (an expired batch, a broker restored from older data) would fail
+        for ever.
+        """
+        producer = self.producer
+        try:
+            yield producer
+        except KafkaError:
+            async with self._restarting:
+                if self._producer is producer:
+                    self._producer = None
+                    await producer.stop()
+                    await self.start()
+            raise
 
     async def partition_count(self, topic: str) -> int:
         """How many partitions a topic has."""
@@ -66,7 +87,8 @@ class Publisher:
             for value in values:
 
                 async def send(value: bytes = value) -> None:
-                    await self.producer.send_and_wait(topic, value=value, partition=partition)
+                    async with self._fresh_after_failure() as producer:
+                        await producer.send_and_wait(topic, value=value, partition=partition)
 
                 await retry(send)
 
@@ -78,8 +100,9 @@ class Publisher:
         """Sends (key, value) messages and returns when all are acknowledged; all again if any was not."""
 
         async def send() -> None:
-            sent = [await self.producer.send(topic, key=key.encode(), value=value) for key, value in messages]
-            await asyncio.gather(*sent)
+            async with self._fresh_after_failure() as producer:
+                sent = [await producer.send(topic, key=key.encode(), value=value) for key, value in messages]
+                await asyncio.gather(*sent)
 
         if messages:
             await retry(send)

@@ -79,7 +79,7 @@ class RawLog:
     async def _read_run(
         self, place: TopicPartition, offsets: list[int], found: dict[tuple[int, int], RawRecord]
     ) -> list[int]:
-        """Reads on from the first offset while the next ones are near; gives the offsets that are still to be sought."""
+        """Reads on from the first offset while the next ones are near; gives the offsets still to be sought."""
         wanted = set(offsets)
         while True:
             answer = await asyncio.wait_for(self._reader.getmany(place, timeout_ms=2_000), READ_SECONDS_MAX)

@@ -40,10 +40,11 @@ _DICTIONARY_COLUMNS: Final = (
 def identities_before(
     store: Store, *, partition: int, before: int, horizon: timedelta, limit: int
 ) -> tuple[NDArray[np.uint64], int]:
-    """The hashes of the facts of blocks in [covered_from, before) younger than the horizon, and covered_from.
+    """The hashes of the facts of blocks in [covered_from, before) that may still be repeated, and covered_from.
 
-    The horizon is reckoned from the newest record received before the block. Newest blocks first, up to ``limit``;
-    covered_from is 0 when nothing within the horizon is left out.
+    Facts received up to two horizons before the newest one count: one horizon for the repeat, one for a raw partition
+    that lags behind the others (its records are deleted after that). Newest blocks first, up to ``limit``;
+    covered_from is 0 when none of them is left out.
     """
     place = {"block_partition": partition, "before": before}
     extent = store.rows(query("identities_extent"), place)[0]
@@ -52,7 +53,7 @@ def identities_before(
     covered_from = 0
     if extent["facts"] > limit:
         covered_from = store.rows(query("identities_floor"), {**place, "limit": limit})[0]["covered_from"]
-    since = extent["newest_received_us"] - horizon // timedelta(microseconds=1)
+    since = extent["newest_received_us"] - 2 * horizon // timedelta(microseconds=1)
     answer = store.arrow(
         query("identities_before"), {**place, "covered_from": covered_from, "received_since_us": max(since, 0)}
     )

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -21,15 +21,14 @@ from agents.app import Pipeline, quiet_libraries
 from agents.health import HealthServer
 from agents.metrics import Metrics
 from agents.wiring import Wiring
+from clickhouse.migrate import installation
 from pipeline.count import CountLimits
 from pipeline.decode import Limits
-from schemas.errors import ServerUnavailable, TallyError, WrongUse
+from schemas.errors import TallyError, WrongUse
 from tally.connect import open_store, store_address
 from tally.kafka import admin, broker_credentials, client_settings, missing_topic, partitions, run
+from tally.migrate import PRICED_PARTITIONS
 from tally.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 log = structlog.get_logger()
 
@@ -85,8 +84,7 @@ async def _run(settings: Settings, listener: socket.socket) -> int:
 
 
 async def _announce(pipeline: Pipeline, url: str) -> None:
-    while not pipeline.assigned:
-        await asyncio.sleep(0.05)
+    await pipeline.joined.wait()
     sys.stdout.write(json.dumps({"ready": True, "metrics": f"{url}/metrics"}) + "\n")
     sys.stdout.flush()
 
@@ -128,16 +126,19 @@ def _bound(settings: Settings) -> socket.socket:
 
 def _check_servers(settings: Settings) -> None:
     """Looks once at both servers before the machinery starts, so that what is wrong is said in one sentence."""
-    run(settings, _check_topics(settings))
-    store = open_store(settings)
-    try:
-        store.rows("SELECT count() AS counted FROM installation_rows")
-        store.rows("SELECT 1 FROM facts_rows LIMIT 0")
-    finally:
-        store.close()
+    priced_partitions = run(settings, _check_topics(settings))
+    with contextlib.closing(open_store(settings)) as store:
+        recorded = installation(store).get(PRICED_PARTITIONS)
+    if recorded is None:
+        raise WrongUse("The store was never migrated: run `tally migrate` first.")
+    if int(recorded) != priced_partitions:
+        raise WrongUse(
+            f"{settings.topics.priced} has {priced_partitions} partitions, but the store was counted with {recorded}: "
+            "an org must stay in its partition; restore the topic, or migrate to a new database."
+        )
 
 
-async def _check_topics(settings: Settings) -> None:
+async def _check_topics(settings: Settings) -> int:
     topics = settings.topics
     wanted = (topics.events, topics.priced, topics.rejected, topics.alerts, topics.catalog)
     async with admin(settings) as client:
@@ -145,6 +146,7 @@ async def _check_topics(settings: Settings) -> None:
     for topic in wanted:
         if not found.get(topic):
             raise missing_topic(settings, topic)
+    return len(found[topics.priced])
 
 
 def _configure_logs(level: str) -> None:
