@@ -20,7 +20,7 @@ class Publisher:
 
     def __init__(self, kafka: Mapping[str, Any]) -> None:
         self._kafka = kafka
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: Any = None
         self._restarting = asyncio.Lock()
 
     async def start(self) -> None:
