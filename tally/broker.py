@@ -237,7 +237,6 @@ class _Broker:
     def __init__(self, place: _Place, output: IO[bytes]) -> None:
         self._place = place
         self._stopping = False
-        self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         self._java = subprocess.Popen(  # noqa: S603
             place.command("kafka.Kafka", str(place.properties)),
             stdin=subprocess.DEVNULL,
@@ -246,6 +245,7 @@ class _Broker:
             start_new_session=True,  # ctrl-C reaches this process alone, which then stops Kafka in order
             preexec_fn=_die_with_parent,  # noqa: PLW1509 -- this process has a single thread
         )
+        self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def run(self) -> int:
         try:
