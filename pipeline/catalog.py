@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pipeline.catalog_yaml import Mistakes, Node, read_yaml
-from schemas.catalog_file import CatalogFile
-from schemas.catalog_values import write_instant
+from schemas.catalog_file import CatalogFile, spell_start
 from schemas.price_book import Price, PriceBook, overlapping_pairs
 from schemas.rules import DEFAULT_RULE_SET, Rule, RuleSet
 
@@ -23,6 +22,8 @@ BOOK_KEYS: Final = ("price_book", "currency", "prices", "ignore")
 RULE_KEYS: Final = ("rule_set", "rules")
 #: Set when a catalog is applied, never written by hand.
 _GIVEN_BY_APPLY: Final = "revision"
+
+_NOUNS: Final = {Price: "price", PriceBook: "price book", Rule: "rule", RuleSet: "rule set"}
 
 Row = TypeVar("Row", Price, Rule)
 Model = TypeVar("Model", bound=BaseModel)
@@ -69,8 +70,8 @@ def _read_book(root: Node, mistakes: Mistakes) -> tuple[PriceBook | None, tuple[
         (first_node, _), (second_node, price) = prices[first], prices[second]
         mistakes.add(
             (second_node.line, second_node.column),
-            f"this price for {price.meter} is as specific as the one in line {first_node.line}; both apply at "
-            f"{write_instant(instant)}: let one end (`until`) when the other begins (`from`), or make it more specific",
+            f"this price for {price.meter} is as specific as the one in line {first_node.line}; both apply "
+            f"{spell_start(instant)}: let one end (`until`) when the other begins (`from`), or make it more specific",
         )
     head = {"name": "price_book", "currency": "currency", "ignore": "ignore"}
     book = _read_head(root, PriceBook, head, mistakes, rows={"prices": tuple(price for _, price in prices)})
@@ -130,10 +131,8 @@ def _read_head(
     """Reads what stands beside the rows. ``keys`` says which field is written under which key."""
     entries = root.entries or {}
     values = {name: entries[key].plain() for name, key in keys.items() if key in entries}
-    if model is RuleSet:
-        values.setdefault("name", DEFAULT_RULE_SET)
-    elif "name" not in values or "currency" not in values:
-        return None  # said already
+    # What is missing in a book has been said already; the rest of its head is looked at all the same.
+    values = {"name": DEFAULT_RULE_SET} | ({"currency": "USD"} if model is PriceBook else {}) | values
     return _validated(model, {**values, **rows}, root, mistakes, keys=keys)
 
 
@@ -155,12 +154,14 @@ def _validated(
 
 def _sentence(model: type[BaseModel], path: tuple[str | int, ...], detail: Mapping[str, Any]) -> str:
     words = [str(step) for step in path if isinstance(step, str)]
-    subject = f"`{'.'.join(words)}`" if words else f"this {'rule' if model in (Rule, RuleSet) else 'price'}"
+    subject = f"`{'.'.join(words)}`" if words else f"this {_NOUNS[model]}"
     match detail["type"]:
         case "missing":
             verdict = "is missing"
         case "extra_forbidden":
             verdict = f"is no key here; the keys are {_listed(_keys_at(model, words[:-1]))}"
+        case "too_long":
+            verdict = f"has more than {detail['ctx']['max_length']} entries: split it into several books or sets"
         case "literal_error":
             verdict = f"must be {detail['ctx']['expected']}"
         case "tuple_type":

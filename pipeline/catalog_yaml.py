@@ -135,7 +135,8 @@ def read_yaml(text: str, *, mistakes: Mistakes) -> Node:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        mistakes.stop(place, f"this is no YAML: {error.problem or error.context}")
+        hint = '; write "*" in quotes' if "alias" in (error.context or "") else ""
+        mistakes.stop(place, f"this is no YAML: {error.problem or error.context}{hint}")
     except YAMLError as error:  # a character that YAML forbids
         mistakes.stop((0, 0), f"this is no YAML: {' '.join(str(error).split())}")
 

@@ -10,6 +10,7 @@ from schemas.price_book import overlapping_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from schemas.price_book import PriceBook
     from schemas.rules import RuleSet
@@ -67,6 +68,11 @@ def check_in_force(books: Iterable[PriceBook], rule_sets: Iterable[RuleSet] = ()
         raise CatalogError(filename=filename, mistakes=[Mistake(0, 0, sentence) for sentence in sentences])
 
 
+def spell_start(instant: datetime) -> str:
+    """Gives the first instant of a contradiction as words; that of the year 1 is no instant anybody chose."""
+    return "from the beginning" if instant.year == 1 else f"at {write_instant(instant)}"
+
+
 def _clashes_of_books(books: list[PriceBook]) -> Iterable[str]:
     names = [book.name for book in books]
     yield from (f"two books are named {name}" for name in sorted({name for name in names if names.count(name) > 1}))
@@ -77,7 +83,7 @@ def _clashes_of_books(books: list[PriceBook]) -> Iterable[str]:
     for first, second, instant in overlapping_pairs([price for _, price in labelled]):
         yield (
             f"the prices {labelled[first][0]} and {labelled[second][0]} for {labelled[first][1].meter} are equally "
-            f"specific, and both apply at {write_instant(instant)}"
+            f"specific, and both apply {spell_start(instant)}"
         )
 
 

@@ -198,6 +198,12 @@ def _read_currency(value: object) -> str:
     return value
 
 
+def _not_reserved(meter: str) -> str:
+    if meter in (REQUESTS, INPUT_CONTEXT):
+        raise mistake(f"names {meter}, which is never given in `usage`")
+    return meter
+
+
 class PriceBook(BaseModel):
     """All prices of one name. ``revision`` 0 is a book as it stands in a file, not applied yet."""
 
@@ -209,17 +215,10 @@ class PriceBook(BaseModel):
     prices: tuple[Price, ...] = Field(default=(), max_length=PRICES_MAX, strict=False)
     #: A set; kept sorted, so that its order in a file makes no revision.
     ignore: Annotated[
-        tuple[Meter, ...],
+        tuple[Annotated[Meter, AfterValidator(_not_reserved)], ...],
         Field(max_length=IGNORE_MAX, strict=False),
         AfterValidator(lambda meters: tuple(sorted(set(meters)))),
     ] = ()
-
-    @model_validator(mode="after")
-    def _no_reserved_name_is_ignored(self) -> Self:
-        for reserved in (REQUESTS, INPUT_CONTEXT):
-            if reserved in self.ignore:
-                raise mistake(f"ignores {reserved}, which is never given in `usage`")
-        return self
 
     def price_id(self, row: int) -> str:
         """The id of the price at the zero-based place ``row``: ``BOOK@REVISION:ROW``, counted from 1."""
