@@ -407,8 +407,7 @@ def check_totals(
         if not again:
             break
         waiting, fence = again, next_fence()
-    names = _difference_names(store, differing, fence=fence)
-    return _total_checks(sums, names), differing
+    return _total_checks(sums, _differences(store, differing, fence=fence)), differing
 
 
 def _compared(store: Store, one: Slice, *, fence: Fence) -> _Lanes:
@@ -432,34 +431,61 @@ def _compared(store: Store, one: Slice, *, fence: Fence) -> _Lanes:
     )
 
 
-def _difference_names(store: Store, differing: Sequence[Slice], *, fence: Fence) -> list[str]:
+def _differences(store: Store, differing: Sequence[Slice], *, fence: Fence) -> dict[str, list[str]]:
+    """A few differing totals by name, for each check that they fail."""
     condition = f"{DIFFERS} AND {SETTLED}" if fence.live else DIFFERS
-    names: list[str] = []
+    page = (
+        f"SELECT *, toString(hour) AS hour_text FROM ({query('audit_rebuilt')}) WHERE {condition} "  # noqa: S608
+        f"LIMIT {NAMED_MAX} BY facts_behind > 0, sums_equal, quantities_equal"
+    )
+    named: dict[str, list[str]] = {"sums": [], "quantities": [], "behind": []}
     for one in differing:
-        if len(names) >= NAMED_MAX:
+        for row in store.rows(page, {**one.parameters(), **fence.parameters()}):
+            if row["facts_behind"]:
+                named["behind"].append(f"{_lane(row)} ({row['facts_behind']} facts missing)")
+                continue
+            if not row["sums_equal"]:
+                named["sums"].append(f"{_lane(row)} ({_sums(row)})")
+            if not row["quantities_equal"]:
+                named["quantities"].append(f"{_lane(row)} ({_first_line(row)})")
+        if all(len(names) >= NAMED_MAX for names in named.values()):
             break
-        rows = store.rows(
-            f"SELECT *, toString(hour) AS hour_text FROM ({query('audit_rebuilt')}) WHERE {condition} "  # noqa: S608
-            f"LIMIT {NAMED_MAX - len(names)}",
-            {**one.parameters(), **fence.parameters()},
-        )
-        names += [_difference_name(row) for row in rows]
-    return names
+    return named
 
 
-def _difference_name(row: Mapping[str, Any]) -> str:
+def _lane(row: Mapping[str, Any]) -> str:
     lane = " ".join(
         f"{name}={row[name]}"
         for name in ("org", "project", "api_key", "environment", "user", "operation", "provider", "model")
         if row[name]
     )
-    stored = f"{row['stored_requests']} requests, cost {row['stored_cost']}" if row["is_stored"] else "no total"
-    return f"{lane} at {row['hour_text']}: {stored}, by the facts {row['requests']} requests, cost {row['cost']}"
+    return f"{lane} at {row['hour_text']}"
 
 
-def _total_checks(sums: _Lanes, names: Sequence[str]) -> list[Check]:
-    differing = sums.behind + max(sums.unequal, sums.unequal_in_quantities)
-    named = _named("Differences", names, of=differing)
+def _sums(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['stored_requests']} requests, cost {row['stored_cost']:f}; "
+        f"by the facts {row['requests']} requests, cost {row['cost']:f}"
+    )
+
+
+def _first_line(row: Mapping[str, Any]) -> str:
+    columns = ("meters", "names", "quantities", "billed_quantities", "costs", "unpriced_events")
+    rebuilt = {line[:2]: line for line in zip(*(row[column] for column in columns), strict=True)}
+    stored = {tuple(line[:2]): tuple(line) for line in row["stored_lines"]}
+    meter, name = next(key for key in sorted(stored | rebuilt) if stored.get(key) != rebuilt.get(key))
+    return f"{meter} as {name!r}: {_line(stored.get((meter, name)))}; by the facts {_line(rebuilt.get((meter, name)))}"
+
+
+def _line(line: Sequence[Any] | None) -> str:
+    if line is None:
+        return "nothing"
+    _, _, quantity, billed, cost, unpriced_events = line
+    money = "no cost" if cost is None else f"cost {cost:f}"
+    return f"{quantity:f} used, {billed:f} billed, {money}, {unpriced_events} events unpriced"
+
+
+def _total_checks(sums: _Lanes, differences: Mapping[str, Sequence[str]]) -> list[Check]:
     moving = f"{sums.moving} totals were being written and are not judged." if sums.moving else ""
     return [
         Check(
@@ -467,12 +493,12 @@ def _total_checks(sums: _Lanes, names: Sequence[str]) -> list[Check]:
             ok=not wrong,
             expected=str(sums.lanes),
             found=str(sums.lanes - wrong),
-            detail=" ".join(filter(None, [named if wrong else "", moving])),
+            detail=" ".join(filter(None, [_named(what, differences[kind], of=wrong), moving])),
         )
-        for check, wrong in (
-            ("totals_equal_facts", sums.unequal),
-            ("quantities_equal_facts", sums.unequal_in_quantities),
-            ("totals_not_behind", sums.behind),
+        for check, wrong, what, kind in (
+            ("totals_equal_facts", sums.unequal, "Totals that are not their facts", "sums"),
+            ("quantities_equal_facts", sums.unequal_in_quantities, "Totals that are not their facts", "quantities"),
+            ("totals_not_behind", sums.behind, "Totals that miss counted blocks", "behind"),
         )
     ]
 

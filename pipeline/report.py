@@ -215,7 +215,7 @@ def state(period: Period, *, now: datetime, max_age: timedelta) -> str:
     So the figures of a closed period are final: an event that happened in it can still be taken until ``max_age`` after
     its end. All of time is never closed.
     """
-    return "closed" if period.end is not None and now - period.end > max_age else "open"
+    return "closed" if period.end is not None and now - period.end >= max_age else "open"
 
 
 def span(period: Period) -> Json:

@@ -31,7 +31,7 @@ from clickhouse.client import Store
 from schemas.errors import AnswerIsNo, WrongUse
 from tally.connect import store_address
 from tally.kafka import LogView as KafkaLog
-from tally.output import Format, FormatOption, default_format, print_csv, print_json, print_table
+from tally.output import Format, FormatOption, default_format, print_csv, print_json, print_line, print_table
 from tally.report import checked_org
 
 if TYPE_CHECKING:
@@ -174,4 +174,8 @@ def _print(found: Audit, *, form: Format) -> None:
             print_csv(rows, columns=COLUMNS)
         case Format.TABLE:
             title = "The books balance." if found.balanced else "The books do not balance."
-            print_table(rows, columns=COLUMNS, title=title)
+            # Details are sentences: under the table, where they may be long.
+            print_table(rows, columns=COLUMNS[:-1], title=title)
+            for check in found.checks:
+                if check.detail:
+                    print_line(f"{check.check}: {check.detail}")

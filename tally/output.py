@@ -102,7 +102,7 @@ def _json(value: Any) -> str:  # noqa: ANN401 -- any JSON value
 def _cell(value: Any) -> str:  # noqa: ANN401 -- any JSON value
     if value is None:
         return ""
-    if isinstance(value, (dict, list)):
+    if isinstance(value, (bool, dict, list)):
         return _json(value)
     return str(value)
 

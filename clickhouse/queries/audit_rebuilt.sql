@@ -20,6 +20,9 @@ WITH
     (
         SELECT
             *,
+            meters,
+            names,
+            states,
             cityHash64(org, toStartOfHour(time), project, api_key, environment, `user`, operation, provider, model) AS lane,
             transform(block_partition, {partitions:Array(Int32)}, {fences:Array(UInt64)}, toUInt64(0)) AS fence
         FROM facts_rows FINAL
@@ -55,7 +58,7 @@ WITH
                 arrayMap(line_cost -> ifNull(line_cost, 0), facts.costs),
                 arrayMap(line_cost -> toUInt64(isNotNull(line_cost)), facts.costs),
                 arrayMap(state -> toUInt64(state = 'unpriced'), states)
-            ) AS lines,
+            ) AS sums_of_lines,
             any(facts.block_partition) AS block_partition,
             max(greatest(versions.until, facts.fence)) - 1 AS version,
             countIf(facts.block >= versions.until) AS facts_behind
@@ -67,13 +70,13 @@ WITH
     rebuilt AS
     (
         SELECT
-            * EXCEPT lines,
-            arrayMap(key -> splitByChar('\n', key)[1], lines.1) AS meters,
-            arrayMap(key -> splitByChar('\n', key)[2], lines.1) AS names,
-            lines.2 AS quantities,
-            lines.3 AS billed_quantities,
-            arrayMap((line_cost, priced) -> if(priced > 0, line_cost, NULL), lines.4, lines.5) AS costs,
-            lines.6 AS unpriced_events
+            * EXCEPT sums_of_lines,
+            arrayMap(key -> splitByChar('\n', key)[1], sums_of_lines.1) AS meters,
+            arrayMap(key -> splitByChar('\n', key)[2], sums_of_lines.1) AS names,
+            sums_of_lines.2 AS quantities,
+            sums_of_lines.3 AS billed_quantities,
+            arrayMap((line_cost, priced) -> if(priced > 0, line_cost, NULL), sums_of_lines.4, sums_of_lines.5) AS costs,
+            sums_of_lines.6 AS unpriced_events
         FROM sums
     )
 SELECT
@@ -104,6 +107,8 @@ SELECT
     totals.requests AS stored_requests,
     totals.cost AS stored_cost,
     totals.lane != 0 AS is_stored,
+    arrayZip(totals.meters, totals.names, totals.quantities, totals.billed_quantities, totals.costs, totals.unpriced_events)
+        AS stored_lines,
     rebuilt.facts_behind AS facts_behind,
     (rebuilt.requests, rebuilt.ok, rebuilt.failed, rebuilt.unpriced, rebuilt.cost, rebuilt.failed_cost, rebuilt.newest_time)
         = (totals.requests, totals.ok, totals.failed, totals.unpriced, totals.cost, totals.failed_cost, totals.newest_time)

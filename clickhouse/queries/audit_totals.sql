@@ -15,7 +15,7 @@ WITH
                 + if(status = 'ok', cityHash64('ok'), cityHash64('failed'))
                 + if(pricing = 'unpriced', cityHash64('unpriced'), 0)
                 + cost_units * cityHash64('cost')
-                + if(status = 'ok', 0, cost_units * cityHash64('failed_cost')) AS sums,
+                + if(status = 'ok', 0, cost_units * cityHash64('failed_cost')) AS sums_print,
             arraySum(
                 (meter, name, state, quantity, line_cost) ->
                     reinterpret(quantity, 'Int128') * cityHash64('quantity', meter, name)
@@ -23,7 +23,7 @@ WITH
                     + reinterpret(ifNull(line_cost, 0), 'Int128') * cityHash64('cost', meter, name)
                     + if(state = 'unpriced', toInt128(cityHash64('unpriced', meter, name)), 0),
                 meters, names, states, quantities, costs
-            ) AS lines,
+            ) AS quantities_print,
             time,
             block,
             transform(block_partition, {partitions:Array(Int32)}, {fences:Array(UInt64)}, toUInt64(0)) AS fence
@@ -42,7 +42,7 @@ WITH
                 + failed * toInt128(cityHash64('failed'))
                 + unpriced * toInt128(cityHash64('unpriced'))
                 + reinterpret(cost, 'Int128') * cityHash64('cost')
-                + reinterpret(failed_cost, 'Int128') * cityHash64('failed_cost') AS sums,
+                + reinterpret(failed_cost, 'Int128') * cityHash64('failed_cost') AS sums_print,
             arraySum(
                 (meter, name, quantity, billed_quantity, line_cost, unpriced_event) ->
                     reinterpret(quantity, 'Int128') * cityHash64('quantity', meter, name)
@@ -50,7 +50,7 @@ WITH
                     + reinterpret(ifNull(line_cost, 0), 'Int128') * cityHash64('cost', meter, name)
                     + unpriced_event * toInt128(cityHash64('unpriced', meter, name)),
                 meters, names, quantities, billed_quantities, costs, unpriced_events
-            ) AS lines,
+            ) AS quantities_print,
             newest_time,
             requests,
             version,
@@ -66,8 +66,8 @@ WITH
     (
         SELECT
             lane,
-            sum(sums) AS sums,
-            sum(lines) AS lines,
+            sum(sums_print) AS sums,
+            sum(quantities_print) AS quantities,
             max(newest_fact) AS newest_fact,
             max(newest_in_total) AS newest_in_total,
             max(blocks_until) AS blocks_until,
@@ -77,14 +77,14 @@ WITH
         FROM
         (
             SELECT
-                lane, sums, lines, fence,
+                lane, sums_print, quantities_print, fence,
                 time AS newest_fact, toDateTime64(0, 6, 'UTC') AS newest_in_total,
                 block + 1 AS blocks_until, 0 AS total_until, 0 AS has_odd_costs
             FROM facts
             WHERE block < fence
             UNION ALL
             SELECT
-                lane, -sums, -lines, fence,
+                lane, -sums_print, -quantities_print, fence,
                 toDateTime64(0, 6, 'UTC'), newest_time,
                 0, version + 1, has_odd_costs
             FROM totals
@@ -96,7 +96,7 @@ SELECT
     countIf(total_until > fence) AS lanes_ahead,
     countIf(total_until <= fence AND blocks_until > total_until) AS lanes_behind,
     countIf(total_until <= fence AND blocks_until <= total_until AND (sums != 0 OR newest_fact != newest_in_total)) AS lanes_unequal,
-    countIf(total_until <= fence AND blocks_until <= total_until AND (lines != 0 OR has_odd_costs)) AS lanes_unequal_in_quantities
+    countIf(total_until <= fence AND blocks_until <= total_until AND (quantities != 0 OR has_odd_costs)) AS lanes_unequal_in_quantities
 FROM lanes
 ORDER BY lanes
 SETTINGS do_not_merge_across_partitions_select_final = 1

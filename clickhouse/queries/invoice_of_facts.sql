@@ -1,7 +1,7 @@
 -- What was billed to one org under each name, by project, operation and model, over any span of event time?
 -- As invoice_of_hours, from the facts: what belongs to a fact as a whole is taken at the first of its names.
 WITH
-    arrayFilter(line -> line.1 != '', arrayZip(names, quantities, costs, states)) AS lines
+    arrayFilter(line -> line.1 != '', arrayZip(names, quantities, costs, states)) AS priced_lines
 SELECT
     toString(project) AS project,
     toString(operation) AS operation,
@@ -15,8 +15,8 @@ SELECT
     toUnixTimestamp64Micro(max(time)) AS newest_us
 FROM facts_rows AS stored FINAL
 LEFT ARRAY JOIN
-    lines AS priced,
-    arrayEnumerate(lines) AS place
+    priced_lines AS priced,
+    arrayEnumerate(priced_lines) AS place
 WHERE org = {org:String}
     AND time >= fromUnixTimestamp64Micro({start_us:Int64}, 'UTC')
     AND time < fromUnixTimestamp64Micro({end_us:Int64}, 'UTC')

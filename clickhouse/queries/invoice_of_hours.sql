@@ -2,7 +2,7 @@
 -- One scan answers all parts of the invoice. A total with several names gives a row for each; what belongs to the
 -- total as a whole is taken at the first of them (place 1, or 0 when it has no name at all).
 WITH
-    arrayFilter(line -> line.1 != '', arrayZip(names, billed_quantities, costs)) AS lines
+    arrayFilter(line -> line.1 != '', arrayZip(names, billed_quantities, costs)) AS priced_lines
 SELECT
     toString(project) AS project,
     toString(operation) AS operation,
@@ -16,8 +16,8 @@ SELECT
     toUnixTimestamp64Micro(max(stored.newest_time)) AS newest_us
 FROM totals_rows AS stored FINAL
 LEFT ARRAY JOIN
-    lines AS priced,
-    arrayEnumerate(lines) AS place
+    priced_lines AS priced,
+    arrayEnumerate(priced_lines) AS place
 WHERE org = {org:String}
     AND hour >= toDateTime({start:UInt32}, 'UTC')
     AND hour < toDateTime({end:UInt32}, 'UTC')

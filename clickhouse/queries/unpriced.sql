@@ -9,7 +9,7 @@ WITH
             arrayFilter(line -> line.3 = 'unpriced', arrayZip(meters, quantities, states))
         ),
         [('requests', toDecimal128(1, 12))]
-    ) AS lines
+    ) AS lacking_lines
 SELECT
     toString(operation) AS operation,
     toString(provider) AS provider,
@@ -23,8 +23,8 @@ SELECT
     toUnixTimestamp64Micro(max(time)) AS newest_us
 FROM facts_rows FINAL
 LEFT ARRAY JOIN
-    lines AS lacking,
-    arrayEnumerate(lines) AS place
+    lacking_lines AS lacking,
+    arrayEnumerate(lacking_lines) AS place
 WHERE org = {org:String}
     AND time >= fromUnixTimestamp64Micro({start_us:Int64}, 'UTC')
     AND time < fromUnixTimestamp64Micro({end_us:Int64}, 'UTC')
