@@ -67,12 +67,24 @@ class ChunkSchema(Schema):  # type: ignore[misc]
 
 
 class ChunkConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """The consumer as Faust makes it, but reading only what transactional producers have committed."""
+    """The consumer as Faust makes it, but it reads only what transactional producers have committed, and skips nothing."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # noqa: SLF001 -- Faust ties it to its own transactions
         return consumer
+
+    async def seek_to_committed(self) -> Any:
+        """Back to what is committed, and to the first record of a partition of which nothing is.
+
+        Aiokafka leaves a partition without a commit where its fetching has come to: records that were fetched during
+        a rebalance, and dropped because of it, would be skipped for ever.
+        """
+        committed = await super().seek_to_committed()
+        untouched = [tp for tp, offset in committed.items() if not offset or offset < 0]
+        if untouched:
+            await self.seek_to_beginning(*untouched)
+        return committed
 
 
 class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
