@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tally.main import main
 from tally.settings import Settings
 from tests.processes import ROOT
 
@@ -43,12 +46,25 @@ class Answer:
 
 @dataclass(frozen=True)
 class Tally:
-    """Runs ``tally`` with its own environment, apart from the one that the tests run in."""
+    """Runs ``tally`` with settings of its own, apart from those that the tests run in."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, *arguments: str, stdin: bytes = b"", seconds_max: float = 120) -> Answer:
-        """Runs one command to its end."""
+    def __call__(self, *arguments: str) -> Answer:
+        """Runs one command to its end, in this process: the same as ``apart``, without a second for its start."""
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+            for name in [name for name in os.environ if name.startswith("TALLY_")]:  # noqa: TID251
+                patch.delenv(name)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as end:
+                main(list(arguments))
+        assert isinstance(end.value.code, int)
+        return Answer(end.value.code, stdout.getvalue(), stderr.getvalue())
+
+    def apart(self, *arguments: str, stdin: bytes = b"", seconds_max: float = 120) -> Answer:
+        """Runs one command to its end in a process of its own."""
         done = subprocess.run(
             [sys.executable, "-m", "tally", *arguments],
             cwd=ROOT,

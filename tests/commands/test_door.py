@@ -277,4 +277,4 @@ def test_python_minus_m_tally_is_tally(tally: Tally) -> None:
         check=True,
     )
 
-    assert json.loads(done.stdout) == tally("config", "--format", "json").json
+    assert json.loads(done.stdout) == tally.apart("config", "--format", "json").json
