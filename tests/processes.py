@@ -36,7 +36,7 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**os.environ, **(environment or {})},  # noqa: TID251 -- handed on, not read
+                env={**_outer_environment(), **(environment or {})},
                 start_new_session=True,  # ctrl-C reaches pytest, which stops its servers in order
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 -- the hook only calls prctl
             )
@@ -92,23 +92,33 @@ class ServerProcess:
 
 def broker_process(data: Path, *, port: int = 0, environment: Mapping[str, str] | None = None) -> ServerProcess:
     """``tally broker`` on a folder; not waited for."""
-    code = "import sys; from pathlib import Path; from tally.broker import run_broker; "
-    code += "sys.exit(run_broker(Path(sys.argv[1]), int(sys.argv[2])))"
-    return ServerProcess("-c", code, str(data), str(port), log=_log(data, "broker"), environment=environment)
+    command = ("-m", "tally", "broker", "--data", str(data), "--port", str(port))
+    return ServerProcess(*command, log=_log(data, "broker"), environment=environment)
 
 
 def store_process(
-    data: Path, *, port: int = 0, options: str = "", environment: Mapping[str, str] | None = None
+    data: Path, *, port: int = 0, options: tuple[str, ...] = (), environment: Mapping[str, str] | None = None
 ) -> ServerProcess:
     """``tally store`` on a folder; not waited for."""
+    command = ("-m", "tally", "store", "--data", str(data), "--port", str(port), *options)
+    return ServerProcess(*command, log=_log(data, "store"), environment=environment)
+
+
+def limited_store_process(data: Path, *, limits: str) -> ServerProcess:
+    """A store with other limits than ``tally store`` has: keyword arguments of ``run_store``."""
     code = "import sys; from pathlib import Path; from tally.store import run_store; "
     code += "from clickhouse.embedded import EngineLimits; from clickhouse.http_server import ServerLimits; "
-    code += f"sys.exit(run_store(Path(sys.argv[1]), int(sys.argv[2]), {options}))"
-    return ServerProcess("-c", code, str(data), str(port), log=_log(data, "store"), environment=environment)
+    code += f"sys.exit(run_store(Path(sys.argv[1]), 0, {limits}))"
+    return ServerProcess("-c", code, str(data), log=_log(data, "store"))
 
 
 def _log(data: Path, server: str) -> Path:
     return data.parent / f"{data.name}.{server}.stderr"
+
+
+def _outer_environment() -> dict[str, str]:
+    """What the tests run in, without anybody's settings of tally."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("TALLY_")}  # noqa: TID251
 
 
 def _line_within(stream: IO[bytes], seconds: float) -> bytes:

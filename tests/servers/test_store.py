@@ -22,7 +22,7 @@ import urllib3
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError, StreamFailureError
 
 from clickhouse.http_protocol import STATUS_OF_CODES
-from tests.processes import store_process
+from tests.processes import limited_store_process, store_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -353,7 +353,8 @@ def test_a_broken_request_is_refused_and_the_store_goes_on(database: str) -> Non
 
 def test_a_password_is_asked_for_when_there_is_one(tmp_path: Path) -> None:
     """By basic authentication or ClickHouse's headers; the health check needs none."""
-    with store_process(tmp_path / "data", options="user='ana', password='s3 cret'") as process:
+    login = {"TALLY_STORE_USER": "ana", "TALLY_STORE_PASSWORD": "s3 cret"}
+    with store_process(tmp_path / "data", environment=login) as process:
         url = process.wait_until_ready()["url"]
         basic = {"Authorization": f"Basic {base64.b64encode(b'ana:s3 cret').decode()}"}
         wrong = {"Authorization": f"Basic {base64.b64encode(b'ana:secret').decode()}"}
@@ -436,7 +437,7 @@ def test_a_taken_port_says_so(tmp_path: Path) -> None:
 
 def test_other_machines_need_a_password(tmp_path: Path) -> None:
     """Without one the store refuses to listen beyond loopback."""
-    process = store_process(tmp_path / "data", options="host='0.0.0.0'")
+    process = store_process(tmp_path / "data", options=("--host", "0.0.0.0"))  # noqa: S104 -- to be refused
 
     assert process.process.wait(60) == 2
     process.stop()
@@ -477,7 +478,7 @@ def test_it_ends_in_order_when_asked(tmp_path: Path, number: signal.Signals) -> 
 def test_limits_fail_the_request_and_not_the_store(tmp_path: Path) -> None:
     """A body that is too large, a query that wants too much memory: an error for that client alone."""
     limits = "server_limits=ServerLimits(body_bytes=2_000_000), engine_limits=EngineLimits(memory_bytes=700_000_000)"
-    with store_process(tmp_path / "data", options=limits) as process:
+    with limited_store_process(tmp_path / "data", limits=limits) as process:
         url = process.wait_until_ready()["url"]
         post(url, "CREATE TABLE t (a String) ENGINE = MergeTree ORDER BY a")
         insert = f"query={quote('INSERT INTO t FORMAT LineAsString')}"
@@ -494,7 +495,7 @@ def test_an_insert_that_would_fill_the_disk_fails_and_the_store_goes_on(tmp_path
     """The engine would acknowledge a truncated part on a full disk, so it is kept from meeting one."""
     statement = "INSERT INTO t SELECT number FROM numbers(1000)"
     limits = f"engine_limits=EngineLimits(keep_free_bytes={10**18})"
-    with store_process(tmp_path / "data", options=limits) as process:
+    with limited_store_process(tmp_path / "data", limits=limits) as process:
         url = process.wait_until_ready()["url"]
         post(url, "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a")
 
@@ -511,7 +512,7 @@ def test_an_insert_that_would_fill_the_disk_fails_and_the_store_goes_on(tmp_path
 def test_an_insert_on_a_disk_that_got_full_meanwhile_is_not_acknowledged(tmp_path: Path, statement: str) -> None:
     """Somebody else may have filled it while the engine wrote."""
     limits = f"engine_limits=EngineLimits(full_below_bytes={10**18})"
-    with store_process(tmp_path / "data", options=limits) as process:
+    with limited_store_process(tmp_path / "data", limits=limits) as process:
         url = process.wait_until_ready()["url"]
         post(url, "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a")
 
