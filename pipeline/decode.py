@@ -51,7 +51,9 @@ def decode(records: Sequence[RawRecord], *, limits: Limits) -> DecodedBatch:
         position: decode_one(records[position], limits=limits, only=only)
         for position, only in sorted(left.indexes.items())
     }
-    whole = joined(certain.only(_still_readable(certain, outcomes)), _scalar_part(outcomes))
+    if outcomes:
+        certain = joined(certain.only(_still_readable(certain, outcomes)), _scalar_part(outcomes))
+    whole = certain.in_order()
     rejects = [outcome for judged in outcomes.values() for outcome in judged if isinstance(outcome, Reject)]
     return DecodedBatch(whole.events, whole.usage, rejects)
 

@@ -18,10 +18,12 @@ from pipeline.decoding.gathering import Columns, gather
 from pipeline.decoding.instants import read_instants
 from pipeline.decoding.one import RECEIVED_MS_MAX, canonical_tags
 from pipeline.decoding.reading import Mode
-from pipeline.decoding.units import Left, batch_units, binary_units, plain_units, sorted_by_mode
+from pipeline.decoding.units import Left, RecordColumns, batch_units, binary_units, plain_units, sorted_by_mode
 from schemas.event import (
     ID_CHARACTERS_MAX,
+    ID_PATTERN,
     RESERVED_USAGE_NAMES,
+    STATUSES,
     TAG_CHARACTERS_MAX,
     TAGS_MAX,
     USAGE_NAME_PATTERN,
@@ -37,12 +39,16 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from pipeline.decoding.one import Limits
+    from pipeline.decoding.texts import Texts
     from schemas.records import RawRecord
 
     Flags = npt.NDArray[np.bool_]
-    Words = npt.NDArray[np.uint32]
+    Integers = npt.NDArray[np.int64]
 
 _USAGE_NAME: Final = re.compile(USAGE_NAME_PATTERN)
+_ID: Final = re.compile(ID_PATTERN)
+_ID_BYTES: Final = bytes(byte for byte in range(128) if _ID.fullmatch(chr(byte)))
+_IS_ID_BYTE: Final = np.isin(np.arange(256), np.frombuffer(_ID_BYTES, np.uint8))
 _ZERO: Final = Decimal(0)
 
 
@@ -59,82 +65,84 @@ _SUSPICIOUS: Final = _suspicious_beginnings()
 
 def read_columns(records: Sequence[RawRecord], *, limits: Limits) -> tuple[Part, Left]:
     """The certainly valid events of the records as frames, in no particular order, and what is left of the records."""
-    by_mode = sorted_by_mode(records)
+    turned = RecordColumns.of(records)
+    by_mode = sorted_by_mode(turned)
     columns, left = Columns(), Left()
     left.records(by_mode[Mode.UNKNOWN_FORMAT])
-    left.records(_gather_plain(records, by_mode[Mode.STRUCTURED], into=columns))
-    no_events = _gather_plain(records, by_mode[Mode.BY_VALUE], into=columns)
-    batches = batch_units(records, [*no_events, *by_mode[Mode.BATCH]], left=left)
+    left.records(_gather_plain(turned, by_mode[Mode.STRUCTURED], into=columns))
+    no_events = _gather_plain(turned, by_mode[Mode.BY_VALUE], into=columns)
+    batches = batch_units(turned, [*no_events, *by_mode[Mode.BATCH]], left=left)
     for place in gather(batches, columns):
-        left.event(batches.position[place], batches.index[place])
-    binary = binary_units(records, by_mode[Mode.BINARY], left=left)
-    left.records(binary.position[place] for place in gather(binary, columns))
-    return _part(records, columns, limits=limits, left=left), left
+        left.event(int(batches.position[place]), int(batches.index[place]))
+    binary = binary_units(turned, by_mode[Mode.BINARY], left=left)
+    left.records(binary.position[gather(binary, columns)].tolist())
+    return _part(turned, columns, limits=limits, left=left), left
 
 
-def _gather_plain(records: Sequence[RawRecord], positions: Sequence[int], *, into: Columns) -> list[int]:
+def _gather_plain(records: RecordColumns, positions: Sequence[int], *, into: Columns) -> list[int]:
     return [positions[place] for place in gather(plain_units(records, positions), into)]
 
 
-def _part(records: Sequence[RawRecord], columns: Columns, *, limits: Limits, left: Left) -> Part:
+def _part(records: RecordColumns, columns: Columns, *, limits: Limits, left: Left) -> Part:
     """The rows as frames without those that are unsure; these are left."""
-    sure = np.ones(len(columns.id), np.bool_)
+    sure = np.ones(columns.rows, np.bool_)
     sure[columns.unsure] = False
-    events = _coordinates(records, columns)
-    events["time"] = _times(columns.time, events["received_at"], limits=limits, sure=sure)
+    position, index, of = _places(columns)
+    received_us = np.array(records.timestamp_ms, np.int64)[position].clip(0, RECEIVED_MS_MAX) * 1000
+    events = {
+        "partition": pl.Series(np.array(records.partition, np.int32)[position]),
+        "offset": pl.Series(np.array(records.offset, np.int64)[position]),
+        "index": pl.Series(index.astype(np.int32)),
+        "of": pl.Series(of.astype(np.int32)),
+        "received_at": pl.Series(received_us).cast(INSTANT),
+        "time": _times(columns.time.finished(), received_us, limits=limits, sure=sure),
+    }
     for name in ("id", "source", "org", "operation", "project", "api_key"):
-        events[name] = _ids(getattr(columns, name), characters_min=1, sure=sure)
+        events[name] = _ids(getattr(columns, name).finished(), bytes_min=1, sure=sure)
     for name in ("environment", "user", "provider", "model"):
-        events[name] = _ids(getattr(columns, name), characters_min=0, sure=sure)
-    events["status"] = pl.Series(columns.status, dtype=pl.String).fill_null("ok")
+        events[name] = _ids(getattr(columns, name).finished(), bytes_min=0, sure=sure)
+    events["status"] = _status(columns)
     events["tags"] = _tags(columns.tags, sure=sure)
     usage = _usage(columns, sure=sure)
     for row in np.flatnonzero(~sure).tolist():
-        left.event(columns.position[row], columns.index[row])
-    place = place_of(np.array(columns.position, np.int64), np.array(columns.index, np.int64))
-    return Part(pl.DataFrame([events[name].alias(name) for name in EVENTS]), usage, place).only(sure)
+        left.event(int(position[row]), int(index[row]))
+    frame = pl.DataFrame([events[name].alias(name) for name in EVENTS])
+    return Part(frame, usage, place_of(position, index)).only(sure)
 
 
-def _coordinates(records: Sequence[RawRecord], columns: Columns) -> dict[str, pl.Series]:
-    of_rows = [records[position] for position in columns.position]
-    received_ms = pl.Series([record.timestamp_ms for record in of_rows], dtype=pl.Int64)
-    return {
-        "partition": pl.Series([record.partition for record in of_rows], dtype=EVENTS["partition"]),
-        "offset": pl.Series([record.offset for record in of_rows], dtype=EVENTS["offset"]),
-        "index": pl.Series(columns.index, dtype=EVENTS["index"]),
-        "of": pl.Series(columns.of, dtype=EVENTS["of"]),
-        "received_at": (received_ms.clip(0, RECEIVED_MS_MAX) * 1000).cast(INSTANT),
-    }
+def _places(columns: Columns) -> tuple[Integers, Integers, Integers]:
+    """Position of the record, index and of, for each row."""
+    none = [np.empty(0, np.int64)]
+    return (
+        np.concatenate([units.position[places] for units, places in columns.taken] or none),
+        np.concatenate([units.index[places] for units, places in columns.taken] or none),
+        np.concatenate([units.of[places] for units, places in columns.taken] or none),
+    )
 
 
-def _times(texts: Sequence[str], received_at: pl.Series, *, limits: Limits, sure: Flags) -> pl.Series:
+def _status(columns: Columns) -> pl.Series:
+    failed = np.zeros(columns.rows, np.uint32)
+    failed[columns.failed] = 1
+    return pl.Series(STATUSES, dtype=pl.String).gather(failed)
+
+
+def _times(texts: Texts, received_us: Integers, *, limits: Limits, sure: Flags) -> pl.Series:
     instants, certain = read_instants(texts)
-    ahead_us = instants - received_at.to_physical().to_numpy()
+    ahead_us = instants - received_us
     sure &= certain & (ahead_us <= limits.max_ahead_us) & (ahead_us >= -limits.max_age_us)
     return pl.Series(instants).cast(INSTANT)
 
 
-def _ids(texts: Sequence[str | None], *, characters_min: int, sure: Flags) -> pl.Series:
-    """Length and secrets; the characters are checked already, so that bytes are characters here."""
-    ids = pl.Series(texts, dtype=pl.String).fill_null("")
-    lengths, beginnings = _views(ids)
-    sure &= (lengths <= ID_CHARACTERS_MAX) & (lengths >= characters_min)
-    suspicious = _SUSPICIOUS[beginnings & 0xFFFF]
-    if suspicious.any():
-        rows = np.flatnonzero(suspicious)
-        sure[rows] &= [not is_secret(text) for text in ids[rows]]
-    return ids
-
-
-def _views(texts: pl.Series) -> tuple[Words, Words]:
-    """The length in bytes and the first four bytes of each text, from Arrow's string views, without a copy.
-
-    A view is four words of 32 bits, the length and the first four bytes foremost (Arrow columnar format,
-    "Variable-size Binary View Layout").
-    """
-    array = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-    words = np.frombuffer(array.buffers()[1], np.uint32)[4 * array.offset : 4 * (array.offset + len(array))]
-    return words[0::4], words[1::4]
+def _ids(texts: Texts, *, bytes_min: int, sure: Flags) -> pl.Series:
+    """Characters, length and secrets; bytes are characters here, because others than ASCII are not sure anyway."""
+    if texts.data.translate(None, _ID_BYTES):
+        foreign = np.flatnonzero(~_IS_ID_BYTE[np.frombuffer(texts.data, np.uint8)])
+        sure[texts.rows_of(foreign)] = False
+    lengths = texts.lengths
+    sure &= (lengths >= bytes_min) & (lengths <= ID_CHARACTERS_MAX)
+    for row in np.flatnonzero(_SUSPICIOUS[texts.beginnings()]).tolist():
+        sure[row] &= not is_secret(texts[row])
+    return texts.series()
 
 
 def _tags(rows: Sequence[dict[str, str] | None], *, sure: Flags) -> pl.Series:

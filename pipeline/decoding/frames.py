@@ -43,6 +43,12 @@ class Part:
             return self
         return self.take(np.flatnonzero(wanted))
 
+    def in_order(self) -> Part:
+        """The same events, ascending by place."""
+        if (np.diff(self.place) > 0).all():
+            return self
+        return self.take(np.argsort(self.place, kind="stable"))
+
     def take(self, rows: Integers) -> Part:
         """The events of these rows, in this order."""
         new_row = np.full(len(self.place), -1, np.int64)
@@ -60,14 +66,10 @@ def place_of(position: Integers, index: Integers) -> Integers:
 
 
 def joined(one: Part, other: Part) -> Part:
-    """One part with the events of both, ascending by place."""
-    if len(other.place):
-        shifted = other.usage.with_columns((pl.col("row") + len(one.place)).cast(USAGE["row"]))
-        place = np.concatenate([one.place, other.place])
-        one = Part(pl.concat([one.events, other.events]), pl.concat([one.usage, shifted]), place)
-    if (np.diff(one.place) > 0).all():
-        return one
-    return one.take(np.argsort(one.place, kind="stable"))
+    """The events of one part and then those of the other."""
+    shifted = other.usage.with_columns((pl.col("row") + len(one.place)).cast(USAGE["row"]))
+    place = np.concatenate([one.place, other.place])
+    return Part(pl.concat([one.events, other.events]), pl.concat([one.usage, shifted]), place)
 
 
 def part_of(events: Sequence[Decoded], place: Integers) -> Part:

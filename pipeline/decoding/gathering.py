@@ -21,13 +21,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 import numpy as np
 
+from pipeline.decoding.texts import GrowingTexts
 from pipeline.decoding.units import NOT_TAKEN
-from schemas.event import DEPTH_MAX, ID_PATTERN, VALUE_BYTES_MAX
+from schemas.event import DEPTH_MAX, VALUE_BYTES_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
 
     from pipeline.decoding.units import Units
+
+    Places = npt.NDArray[np.int64]
 
 #: Measured: 128 to 512 are equally good.
 _SLICE_UNITS: Final = 256
@@ -74,8 +79,6 @@ _decode_event: Final = msgspec.json.Decoder(StructuredEvent, float_hook=Decimal)
 _decode_data: Final = msgspec.json.Decoder(Data, float_hook=Decimal).decode
 _decode_any: Final = msgspec.json.Decoder(float_hook=Decimal).decode
 
-_ID: Final = re.compile(ID_PATTERN)
-_ID_BYTES: Final = bytes(byte for byte in range(128) if _ID.fullmatch(chr(byte)))
 _ESCAPE: Final = re.compile(rb"\\.", re.DOTALL)
 _QUOTE: Final = ord('"')
 _NOTHING: Final[dict[str, Any]] = {}
@@ -83,43 +86,46 @@ _NOTHING: Final[dict[str, Any]] = {}
 
 @dataclass(slots=True)
 class Columns:
-    """Events as columns of Python values, one row each; the quantities of all rows stand one after another."""
+    """Events as columns, one row each; the quantities of all rows stand one after another."""
 
-    position: list[int] = field(default_factory=list)
-    index: list[int] = field(default_factory=list)
-    of: list[int] = field(default_factory=list)
-    id: list[str] = field(default_factory=list)
-    source: list[str] = field(default_factory=list)
-    org: list[str] = field(default_factory=list)
-    operation: list[str] = field(default_factory=list)
-    time: list[str] = field(default_factory=list)
-    project: list[str] = field(default_factory=list)
-    api_key: list[str] = field(default_factory=list)
-    environment: list[str | None] = field(default_factory=list)
-    user: list[str | None] = field(default_factory=list)
-    provider: list[str | None] = field(default_factory=list)
-    model: list[str | None] = field(default_factory=list)
-    status: list[str | None] = field(default_factory=list)
+    rows: int = 0
+    id: GrowingTexts = field(default_factory=GrowingTexts)
+    source: GrowingTexts = field(default_factory=GrowingTexts)
+    org: GrowingTexts = field(default_factory=GrowingTexts)
+    operation: GrowingTexts = field(default_factory=GrowingTexts)
+    time: GrowingTexts = field(default_factory=GrowingTexts)
+    project: GrowingTexts = field(default_factory=GrowingTexts)
+    api_key: GrowingTexts = field(default_factory=GrowingTexts)
+    environment: GrowingTexts = field(default_factory=GrowingTexts)  # "" when absent, as in the three that follow
+    user: GrowingTexts = field(default_factory=GrowingTexts)
+    provider: GrowingTexts = field(default_factory=GrowingTexts)
+    model: GrowingTexts = field(default_factory=GrowingTexts)
+    failed: list[int] = field(default_factory=list)  # rows with the status "error"
     tags: list[dict[str, str] | None] = field(default_factory=list)
     usage_count: list[int] = field(default_factory=list)
     meter: list[str] = field(default_factory=list)
     quantity: list[Any] = field(default_factory=list)
     quantity_kinds: set[type] = field(default_factory=set)
+    #: Where the rows stand: units, and which of them, in the order of the rows.
+    taken: list[tuple[Units, Places]] = field(default_factory=list)
     #: Rows that are not sure to be valid.
     unsure: list[int] = field(default_factory=list)
 
 
 def gather(units: Units, into: Columns) -> list[int]:
     """Adds the units as rows, and answers with the places of those that msgspec does not take."""
+    if not units.values:
+        return []
     not_taken: list[int] = []
     for start in range(0, len(units.values), _SLICE_UNITS):
         places = range(start, min(start + _SLICE_UNITS, len(units.values)))
         not_taken += _gather_slice(units, places, into)
+    into.taken.append((units, np.delete(np.arange(len(units.values)), not_taken)))
     return not_taken
 
 
 def _gather_slice(units: Units, places: Sequence[int], into: Columns) -> list[int]:
-    decode = _decode_data if units.attributes else _decode_event
+    decode: Callable[[Any], Any] = _decode_event if units.attributes is None else _decode_data
     decoded: list[Any] = []
     not_taken: list[int] = []
     for place in places:
@@ -127,17 +133,16 @@ def _gather_slice(units: Units, places: Sequence[int], into: Columns) -> list[in
             decoded.append(decode(units.values[place]))
         except NOT_TAKEN:
             not_taken.append(place)
+    if not decoded:
+        return not_taken
     if not_taken:
         gone = set(not_taken)
         places = [place for place in places if place not in gone]
-    taken = _Slice(
-        [units.values[place] for place in places],
-        [units.attributes[place] for place in places] if units.attributes else decoded,
-        decoded if units.attributes else [event.data for event in decoded],
-    )
-    into.position += [units.position[place] for place in places]
-    into.index += [units.index[place] for place in places]
-    into.of += [units.of[place] for place in places]
+    values = [units.values[place] for place in places]
+    if units.attributes is None:
+        taken = _Slice(values, decoded, [event.data for event in decoded], structured=True)
+    else:
+        taken = _Slice(values, [units.attributes[place] for place in places], decoded, structured=False)
     _add_fields(taken, into)
     return not_taken
 
@@ -149,82 +154,79 @@ class _Slice:
     values: list[Any]  # bytes or msgspec.Raw
     attributes: list[Any]  # StructuredEvent or Attributes
     data: list[Data]
+    structured: bool
 
 
 def _add_fields(taken: _Slice, into: Columns) -> None:
+    text = b"\n".join(taken.values)
+    texts_given = _add_ids(taken, into, has_escapes=b"\\" in text) + _add_usage(taken.data, into)
+    status = [fields.status for fields in taken.data]
+    texts_given += 2 * len(list(filter(None, status)))
+    if "error" in status:
+        into.failed += [into.rows + at for at, given in enumerate(status) if given == "error"]
+    tags = [fields.tags for fields in taken.data]
+    if any(tags):
+        texts_given += sum(1 + 2 * len(pairs) for pairs in tags if pairs)
+    into.tags += tags
+    into.unsure += [into.rows + at for at in _doubtful(taken, text, texts_given=texts_given)]
+    into.rows += len(tags)
+
+
+def _add_ids(taken: _Slice, into: Columns, *, has_escapes: bool) -> int:
+    """Adds ids and times, and answers with the number of names and strings that the optional ones bring.
+
+    None and "" are not counted: a lower bound, which is all that the comparison needs.
+    """
     attributes, data = taken.attributes, taken.data
-    required = (
-        [event.id for event in attributes],
-        [event.source for event in attributes],
-        [event.subject for event in attributes],
-        [event.type for event in attributes],
-        [fields.project for fields in data],
-        [fields.api_key for fields in data],
-    )
     optional = (
-        [fields.environment for fields in data],
-        [fields.user for fields in data],
-        [fields.provider for fields in data],
-        [fields.model for fields in data],
+        (into.environment, [fields.environment or "" for fields in data]),
+        (into.user, [fields.user or "" for fields in data]),
+        (into.provider, [fields.provider or "" for fields in data]),
+        (into.model, [fields.model or "" for fields in data]),
     )
-    status = [fields.status for fields in data]
-    tags = [fields.tags for fields in data]
+    required = (
+        (into.id, [event.id for event in attributes]),
+        (into.source, [event.source for event in attributes]),
+        (into.org, [event.subject for event in attributes]),
+        (into.operation, [event.type for event in attributes]),
+        (into.time, [event.time for event in attributes]),
+        (into.project, [fields.project for fields in data]),
+        (into.api_key, [fields.api_key for fields in data]),
+    )
+    may_hold_newlines = has_escapes or not taken.structured
+    for column, texts in required + optional:
+        broken = column.add(texts, may_hold_newlines=may_hold_newlines)
+        into.unsure += [into.rows + at for at in broken]
+    return 2 * sum(len(data) - texts.count("") for _, texts in optional)
+
+
+def _add_usage(data: Sequence[Data], into: Columns) -> int:
+    """Adds the quantities, and answers with the number of names and strings that they bring."""
     usage = [fields.usage or _NOTHING for fields in data]
+    counts = list(map(len, usage))
     meters = list(chain.from_iterable(usage))
     quantities = list(chain.from_iterable(map(dict.values, usage)))
     kinds = set(map(type, quantities))
-
-    # None and "" bring no text that is counted: a lower bound, which is all that the comparison needs.
-    given = [list(filter(None, texts)) for texts in optional]
-    row = len(into.id)
-    if not _are_of_id_characters(chain(*required, *given)):
-        into.unsure += [row + at for at, ids in enumerate(zip(*required, *optional, strict=True)) if not _are_ids(ids)]
-    texts = 2 * sum(map(len, given)) + 2 * (len(status) - status.count(None))
-    texts += len(meters) + sum(map(bool, usage)) + sum(1 + 2 * len(pairs) for pairs in tags if pairs)
-    if str in kinds:
-        texts += sum(type(quantity) is str for quantity in quantities)
-    into.unsure += [row + at for at in _doubtful(taken, texts_counted=texts)]
-
-    into.id += required[0]
-    into.source += required[1]
-    into.org += required[2]
-    into.operation += required[3]
-    into.time += [event.time for event in attributes]
-    into.project += required[4]
-    into.api_key += required[5]
-    into.environment += optional[0]
-    into.user += optional[1]
-    into.provider += optional[2]
-    into.model += optional[3]
-    into.status += status
-    into.tags += tags
-    into.usage_count += map(len, usage)
+    into.usage_count += counts
     into.meter += meters
     into.quantity += quantities
     into.quantity_kinds |= kinds
+    texts_given = len(meters) + len(counts) - counts.count(0)
+    if str in kinds:
+        texts_given += sum(type(quantity) is str for quantity in quantities)
+    return texts_given
 
 
-def _are_of_id_characters(texts: Iterable[str]) -> bool:
-    joined = "".join(texts)
-    return joined.isascii() and not joined.encode().translate(None, _ID_BYTES)
-
-
-def _are_ids(texts: Iterable[str | None]) -> bool:
-    return all(_ID.fullmatch(text) for text in texts if text)
-
-
-def _doubtful(taken: _Slice, *, texts_counted: int) -> list[int]:
-    """Which of the slice's texts may repeat a name or are too large: none of them in the ordinary case."""
-    text = b"\n".join(taken.values)
+def _doubtful(taken: _Slice, text: bytes, *, texts_given: int) -> list[int]:
+    """Which units may repeat a name or are too large: none of them in the ordinary case."""
     if len(text) > VALUE_BYTES_MAX and max(map(len, taken.values)) > VALUE_BYTES_MAX:
         return list(range(len(taken.values)))
-    structured = bool(taken.attributes) and isinstance(taken.attributes[0], StructuredEvent)
-    texts_counted += len(taken.values) * (_TEXTS_OF_EVENT if structured else _TEXTS_OF_DATA)
+    texts_given += len(taken.values) * (_TEXTS_OF_EVENT if taken.structured else _TEXTS_OF_DATA)
     if b"\\" not in text:
         quotes = np.count_nonzero(np.frombuffer(text, np.uint8) == _QUOTE)
-        if quotes == 2 * texts_counted:
+        if quotes == 2 * texts_given:
             return []
-        if structured and quotes == 2 * (texts_counted + 2 * sum(map(_extensions_in, taken.attributes))):
+        if taken.structured and quotes == 2 * (texts_given + 2 * sum(map(_extensions_in, taken.attributes))):
             return []
     return [at for at, value in enumerate(taken.values) if not _has_distinct_names(bytes(value))]
 

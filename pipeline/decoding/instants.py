@@ -9,9 +9,9 @@ import numpy as np
 from schemas.event_values import INSTANT_MAX_US, INSTANT_MIN_US
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
+
+    from pipeline.decoding.texts import Texts
 
     Bytes = npt.NDArray[np.uint8]
     Instants = npt.NDArray[np.int64]
@@ -25,44 +25,41 @@ _SEPARATOR_BYTES: Final = np.frombuffer(b"--::", np.uint8)[:, None]
 _T: Final = 10
 _LOWER: Final = np.uint8(0x20)  # makes T and Z small, and makes nothing else one of them
 _ZONES: Final = {"z": 1, "offset": 6}  # "Z", "+01:00"
+_MONTH_1970: Final = 1970 * 12 + 1
 #: Longer texts are left to the scalar reader; nothing that a clock writes has more than 9 digits in its fraction.
 _LENGTH_MAX: Final = _STEM + 1 + 9 + 6
 
 
-def read_instants(texts: Sequence[str]) -> tuple[Instants, Flags]:
+def read_instants(texts: Texts) -> tuple[Instants, Flags]:
     """Microseconds since 1970 of each text, and whether it is certain; the scalar reader decides what is not.
 
     Certain ones are equal to what ``read_instant`` says of them.
     """
-    instants = np.zeros(len(texts), np.int64)
-    certain = np.zeros(len(texts), np.bool_)
-    lengths = set(map(len, texts))
-    if len(lengths) == 1:
-        _read_equally_long(texts, lengths.pop(), slice(None), instants, certain)
-        return instants, certain
-    length_of = np.fromiter(map(len, texts), np.int64, len(texts))
-    for length in lengths:
-        rows = np.flatnonzero(length_of == length)
-        _read_equally_long([texts[row] for row in rows.tolist()], length, rows, instants, certain)
+    lengths = texts.lengths
+    instants = np.zeros(len(lengths), np.int64)
+    certain = np.zeros(len(lengths), np.bool_)
+    data = np.frombuffer(texts.data, np.uint8)
+    if len(lengths) and lengths.min() == lengths.max():
+        return _read_equally_long(data.reshape(len(lengths), -1))
+    for length in np.unique(lengths[(lengths > _STEM) & (lengths <= _LENGTH_MAX)]).tolist():
+        rows = np.flatnonzero(lengths == length)
+        instants[rows], certain[rows] = _read_equally_long(data[texts.offsets[rows][:, None] + np.arange(length)])
     return instants, certain
 
 
-def _read_equally_long(
-    texts: Sequence[str], length: int, rows: slice | npt.NDArray[np.int64], instants: Instants, certain: Flags
-) -> None:
-    if not _STEM < length <= _LENGTH_MAX:
-        return
-    joined = "".join(texts)
-    if not joined.isascii():  # one odd text must not take its neighbours with it
-        joined = "".join([text if text.isascii() else "?" * length for text in texts])
-    columns = np.ascontiguousarray(np.frombuffer(joined.encode(), np.uint8).reshape(-1, length).T)
+def _read_equally_long(rows: Bytes) -> tuple[Instants, Flags]:
+    """One row per text, one column per byte."""
+    if not _STEM < rows.shape[1] <= _LENGTH_MAX:
+        return np.zeros(len(rows), np.int64), np.zeros(len(rows), np.bool_)
+    columns = np.ascontiguousarray(rows.T)
     is_z = (columns[-1] | _LOWER) == ord("z")
-    found, sure = _read_columns(columns, zone="z") if is_z.any() else (0, False)
-    if not is_z.all():
-        found_offset, sure_offset = _read_columns(columns, zone="offset")
-        found, sure = np.where(is_z, found, found_offset), np.where(is_z, sure, sure_offset)
-    instants[rows] = found
-    certain[rows] = sure
+    if is_z.all():
+        return _read_columns(columns, zone="z")
+    instants, certain = _read_columns(columns, zone="offset")
+    if not is_z.any():
+        return instants, certain
+    instants_z, certain_z = _read_columns(columns, zone="z")
+    return np.where(is_z, instants_z, instants), np.where(is_z, certain_z, certain)
 
 
 def _read_columns(columns: Bytes, *, zone: str) -> tuple[Instants, Flags]:
@@ -77,45 +74,49 @@ def _read_columns(columns: Bytes, *, zone: str) -> tuple[Instants, Flags]:
     certain &= (columns[_T] | _LOWER) == ord("t")
     if len(fraction_rows):
         certain &= columns[_STEM] == ord(".")
-    number = digits.astype(np.int64)
-    year = (number[0] * 10 + number[1]) * 100 + number[2] * 10 + number[3]
-    month, day, hour, minute, second = (number[at] * 10 + number[at + 1] for at in (4, 6, 8, 10, 12))
-    certain &= (month - 1 < 12) & (month >= 1) & (day >= 1) & (hour < 24) & (minute < 60) & (second < 60)
-    days, exists = _days_since_1970(year, month, day)
+    # Two digits at a time stay below 100, so that bytes hold them: what is no digit is not certain and may overflow.
+    century, year, month, day, hour, minute, second = digits[0:14:2] * np.uint8(10) + digits[1:14:2]
+    certain &= (hour < 24) & (minute < 60) & (second < 60)
+    days, exists = _days_since_1970(century * np.int32(100) + year, month, day)
     certain &= exists
-    seconds = ((days * 24 + hour) * 60 + minute) * 60 + second
-    microseconds = np.zeros_like(seconds)
-    for place, digit in enumerate(number[len(_DIGITS) : len(_DIGITS) + 6]):
-        microseconds += digit * 10 ** (5 - place)
+    seconds = (hour * np.int32(60) + minute) * np.int32(60) + second
     if zone == "offset":
         offset_seconds, valid = _offset_seconds(columns[-6:])
         seconds -= offset_seconds
         certain &= valid
-    instants = seconds * 1_000_000 + microseconds
+    instants = (days * 86_400 + seconds) * 1_000_000 + _microseconds(digits[14:20])
     certain &= (instants >= INSTANT_MIN_US) & (instants <= INSTANT_MAX_US)
     return instants, certain
 
 
-def _days_since_1970(year: Instants, month: Instants, day: Instants) -> tuple[Instants, Flags]:
+def _microseconds(digits: Bytes) -> npt.NDArray[np.int32]:
+    """The first digits of a fraction as microseconds; fewer than six count as if zeros followed."""
+    total = np.zeros(digits.shape[1], np.int32)
+    for place, digit in enumerate(digits):
+        total += digit * np.int32(10 ** (5 - place))
+    return total
+
+
+def _days_since_1970(year: npt.NDArray[np.int32], month: Bytes, day: Bytes) -> tuple[Instants, Flags]:
     """Days, and whether the day exists; the year 0 is left to the scalar reader."""
-    months = (year - 1970) * 12 + month - 1
-    first = _first_day(months)
-    exists = year >= 1
+    months = year * np.int32(12) + month
+    exists = (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1)
+    first, last = int(months.min()), int(months.max())
+    # The first days of all months between; 10,000 years have 120,000, so a hostile year costs a millisecond.
+    first_days = np.arange(first - _MONTH_1970, last - _MONTH_1970 + 2).astype("datetime64[M]").astype("datetime64[D]")
+    starts = first_days.astype(np.int64)
+    at = months - np.int32(first)
     if (day > 28).any():
-        exists &= day <= _first_day(months + 1) - first
-    return first + day - 1, exists
+        exists &= day <= (starts[1:] - starts[:-1])[at]
+    return starts[at] + day - 1, exists
 
 
-def _first_day(months: Instants) -> Instants:
-    return months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-
-
-def _offset_seconds(columns: Bytes) -> tuple[Instants, Flags]:
+def _offset_seconds(columns: Bytes) -> tuple[npt.NDArray[np.int32], Flags]:
     """Seconds east of Greenwich of "+HH:MM"."""
-    digits = (columns[[1, 2, 4, 5]] - np.uint8(ord("0"))).astype(np.int64)
+    digits = (columns[[1, 2, 4, 5]] - np.uint8(ord("0"))).astype(np.int32)
     hours, minutes = digits[0] * 10 + digits[1], digits[2] * 10 + digits[3]
     is_minus = columns[0] == ord("-")
-    valid = (digits <= 9).all(axis=0) & (hours < 24) & (minutes < 60) & (columns[3] == ord(":"))
+    valid: Flags = (digits <= 9).all(axis=0) & (hours < 24) & (minutes < 60) & (columns[3] == ord(":"))
     valid &= is_minus | (columns[0] == ord("+"))
     seconds = (hours * 60 + minutes) * 60
     return np.where(is_minus, -seconds, seconds), valid
