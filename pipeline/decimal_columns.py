@@ -49,16 +49,25 @@ def limbs_of(column: pl.Series) -> Ints:
 def parts_of(limbs: Ints) -> Parts:
     """Gives whole part and fraction of each number.
 
-    The whole part is guessed by a float division, which is off by at most one for numbers up to 1e15 (their units have
-    90 bits, a double keeps 53: the error is under 2**-3, before rounding to the nearest). The remainder is then taken
-    modulo 2**64 in integers, where a remainder of a few 1e12 is exact; it corrects the guess.
-
     Raises:
         ValueError: a number is negative or above 1e15, so it was never validated.
     """
     low, high = limbs[:, 0], limbs[:, 1]
+    if high.any():
+        return _parts_of_128_bits(low, high)
+    whole = low.view(np.uint64) // np.uint64(UNITS)
+    return Parts(whole.view(np.int64), low - whole.view(np.int64) * UNITS)
+
+
+def _parts_of_128_bits(low: Ints, high: Ints) -> Parts:
+    """The same for numbers beyond 18 million, too.
+
+    The whole part is guessed by a float division, which is off by at most one for numbers up to 1e15 (their units have
+    90 bits, a double keeps 53: the error is under 2**-3, before rounding to the nearest). The remainder is then taken
+    modulo 2**64 in integers, where a remainder of a few 1e12 is exact; it corrects the guess.
+    """
     approximate = (high.astype(np.float64) * _LOW_LIMB + low.view(np.uint64).astype(np.float64)) / UNITS
-    if approximate.size and (high.min() < 0 or approximate.max() > WHOLE_MAX):
+    if high.min() < 0 or approximate.max() > WHOLE_MAX:
         raise ValueError(f"a quantity lies outside 0 to {WHOLE_MAX}: decode must refuse it")
     whole = np.rint(approximate).astype(np.int64)
     fraction = low - whole * UNITS  # wraps, and is exact once wrapped

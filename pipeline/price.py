@@ -49,7 +49,8 @@ def price(events: pl.DataFrame, usage: pl.DataFrame, *, book: CompiledCatalog) -
     """
     lines = _find_prices(events, usage, book)
     rates = _rates_in_tiers(lines, events.height, book)
-    is_not_billed = book.bills_success_only[lines.price] & (events["status"] != "ok").to_numpy()[lines.row]
+    is_failed = (events["status"] != "ok").to_numpy()
+    is_not_billed = book.bills_success_only.take(lines.price) & is_failed.take(lines.row)
     costs = book.rates.costs(lines.parts, rates=np.where(is_not_billed, 0, rates))
     sums = sum_per_event(costs, row=lines.row, events=events.height)
     state = _states_without_price(lines, book)
@@ -59,7 +60,7 @@ def price(events: pl.DataFrame, usage: pl.DataFrame, *, book: CompiledCatalog) -
         events=events.hstack(
             [
                 units_column("cost", sums.units, wide=sums.wide, valid=has_price),
-                _PRICINGS.gather(pricing).alias("pricing"),
+                _PRICINGS[pricing].alias("pricing"),
             ]
         ),
         lines=pl.DataFrame(
@@ -145,11 +146,10 @@ def _find_prices(events: pl.DataFrame, usage: pl.DataFrame, book: CompiledCatalo
     row = usage["row"].to_numpy().astype(np.int64)
     meters = Encoded(usage["meter"])
     numbers = meters.classes(lookup.meters)
-    prices = lookup.rows(lookup.schedules(profiles[row], numbers), time_us[row])
+    prices = lookup.rows(lookup.schedules(profiles.take(row), numbers), time_us.take(row))
     limbs = limbs_of(usage["quantity"])
     lines = _Lines(row, meters.codes.astype(np.int64), meters.values, limbs, parts_of(limbs), prices)
-    requests = np.full(events.height, lookup.meters[REQUESTS], dtype=np.int64)
-    prices_of_requests = lookup.rows(lookup.schedules(profiles, requests), time_us)
+    prices_of_requests = lookup.rows(lookup.schedules(profiles, lookup.meters[REQUESTS]), time_us)
     return _with_requests(lines, prices_of_requests) if prices_of_requests.any() else lines
 
 
@@ -175,17 +175,19 @@ def _with_requests(lines: _Lines, prices_of_requests: Ints) -> _Lines:
 def _rates_in_tiers(lines: _Lines, events: int, book: CompiledCatalog) -> Ints:
     """Gives the number of the unit price of each line: of its price, or of the highest tier that its event is in."""
     tiers, rates = book.tiers, lines.price.copy()
-    tiered = np.flatnonzero(tiers.count[lines.price])
-    quantities = tiers.quantity[lines.price[tiered]]
+    tiered = np.flatnonzero(tiers.count.take(lines.price))
+    quantities = tiers.quantity.take(lines.price.take(tiered))
     for quantity in np.unique(quantities).tolist():
         places = tiered[quantities == quantity]
         whole, fraction = _quantity_per_event(tiers.quantities[quantity], lines, events)
-        row, prices = lines.row[places], lines.price[places]
-        for nth in range(int(tiers.count[prices].max())):
-            tier = tiers.first[prices] + np.minimum(nth, tiers.count[prices] - 1)
-            is_equal, is_above = whole[row] == tiers.whole[tier], whole[row] > tiers.whole[tier]
-            is_passed = is_above | (is_equal & (fraction[row] > tiers.fraction[tier]))
-            rates[places] = np.where(is_passed, tiers.rate_offset + tier, rates[places])
+        row, prices = lines.row.take(places), lines.price.take(places)
+        whole, fraction, count = whole.take(row), fraction.take(row), tiers.count.take(prices)
+        for nth in range(int(count.max())):
+            tier = tiers.first.take(prices) + np.minimum(nth, count - 1)
+            threshold = tiers.whole.take(tier)
+            is_passed = (whole > threshold) | ((whole == threshold) & (fraction > tiers.fraction.take(tier)))
+            passed = np.flatnonzero(is_passed)
+            rates[places.take(passed)] = tiers.rate_offset + tier.take(passed)
     return rates
 
 
@@ -197,9 +199,9 @@ def _quantity_per_event(name: str, lines: _Lines, events: int) -> Parts:
     for part in INPUT_CONTEXT_PARTS if name == INPUT_CONTEXT else (name,):
         if part in lines.names:
             places = np.flatnonzero(lines.name == lines.names.index(part))
-            rows = lines.row[places]  # each at most once: the names of one event are distinct
-            whole[rows] += lines.parts.whole[places]
-            fraction[rows] += lines.parts.fraction[places]
+            rows = lines.row.take(places)  # each at most once: the names of one event are distinct
+            whole[rows] += lines.parts.whole.take(places)
+            fraction[rows] += lines.parts.fraction.take(places)
     return Parts(whole + fraction // UNITS, fraction % UNITS)
 
 
@@ -209,7 +211,7 @@ def _states_without_price(lines: _Lines, book: CompiledCatalog) -> Ints:
         _LINE_MEMO if name in MEMO_METERS else _LINE_IGNORED if name in book.ignored else _LINE_UNPRICED
         for name in lines.names
     ]
-    states = np.array(by_name, dtype=np.int64)[lines.name]
+    states = np.array(by_name, dtype=np.int64).take(lines.name)
     is_zero = (lines.parts.whole == 0) & (lines.parts.fraction == 0)
     states[is_zero & (states == _LINE_UNPRICED)] = _LINE_IGNORED
     return states
@@ -222,7 +224,7 @@ def _pricing_per_event(
     is_priced = lines.price > 0
     has_price, costs_something, lacks_price = (np.zeros(events, dtype=np.bool_) for _ in range(3))
     has_price[lines.row[is_priced]] = True
-    costs_something[lines.row[is_priced & ~book.rates.is_zero[rates]]] = True
+    costs_something[lines.row[is_priced & ~book.rates.is_zero.take(rates)]] = True
     lacks_price[lines.row[~is_priced & (state == _LINE_UNPRICED)]] = True
     pricing = np.where(lacks_price | ~has_price, _UNPRICED, np.where(costs_something, _PRICED, _FREE))
     return pricing, has_price
@@ -237,22 +239,12 @@ def _kinds(lines: _Lines, is_not_billed: Flags, state: Ints, book: CompiledCatal
     occurs[code] = True
     codes = np.flatnonzero(occurs)
     number = np.cumsum(occurs) - 1
+    kinds = book.kinds[codes[codes < with_price]]
     without_price = [divmod(code, states) for code in (codes[codes >= with_price] - with_price).tolist()]
-    kinds = pl.concat(
-        [
-            book.kinds[codes[codes < with_price]],
-            pl.DataFrame(
-                {
-                    "meter": [lines.names[name] for name, _ in without_price],
-                    "name": "",
-                    "price_id": "",
-                    "state": [_STATES_WITHOUT_PRICE[state] for _, state in without_price],
-                },
-                schema=book.kinds.schema,
-            ),
-        ]
-    )
-    return number[code], kinds.insert_column(0, pl.Series("kind", np.arange(len(codes), dtype=np.uint32)))
+    if without_price:
+        rows = [(lines.names[name], "", "", _STATES_WITHOUT_PRICE[state]) for name, state in without_price]
+        kinds = kinds.vstack(pl.DataFrame(rows, schema=kinds.schema, orient="row"))
+    return number.take(code), kinds.insert_column(0, pl.Series("kind", np.arange(len(codes), dtype=np.uint32)))
 
 
 def _kinds_with_price(books: Sequence[PriceBook]) -> pl.DataFrame:

@@ -15,6 +15,7 @@ needed and kept; the tables are bounded and begin anew when they are full. What 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from collections import defaultdict
 from itertools import product
@@ -47,11 +48,14 @@ if TYPE_CHECKING:
     Reach = tuple[str, str, str, str]
 
 #: Combinations of classes, cells of (profile, meter), and models without an exact price that are remembered.
+#: With at most so many possible combinations of classes, each has a place of its own: 16 MB.
+DIRECT_CODES_MAX: Final = 2_000_000
 COMBINATIONS_MAX: Final = 1_000_000
 CELLS_MAX: Final = 8_000_000
 MODELS_MAX: Final = 100_000
 
 _NOTHING: Final = 0  # the price row, the schedule and the class of what has no price
+_UNKNOWN: Final = -1  # in place of a profile: not asked for yet
 _VARIES: Final = -1  # in place of a price row: look at the time
 
 
@@ -72,7 +76,7 @@ class Encoded:
 
     def gather(self, per_value: list[int]) -> Ints:
         """One number per value, spread over the column."""
-        return np.array(per_value, dtype=np.int64)[self.codes]
+        return np.array(per_value, dtype=np.int64).take(self.codes)
 
 
 class Steps:
@@ -99,20 +103,60 @@ class Steps:
         """Gives the value of each function at its point: a binary search in all of them at once."""
         if not self._is_frozen:
             self._freeze()
-        low = self._offset_column[functions]
-        count = self._offset_column[functions + 1] - low
+        low = self._offset_column.take(functions)
+        count = self._offset_column.take(functions + 1) - low
         while count.size and count.max() > 1:
             half = count >> 1
-            has_begun = self._start_column[low + half] <= points
-            low = np.where(has_begun, low + half, low)
-            count = np.where(has_begun, count - half, half)
-        return self._value_column[low]
+            low += half * (self._start_column.take(low + half) <= points)
+            count -= half  # at least what is left on either side
+        return self._value_column.take(low)
 
     def _freeze(self) -> None:
         self._start_column = np.array(self._starts, dtype=np.int64)
         self._value_column = np.array(self._values, dtype=np.int64)
         self._offset_column = np.array(self._offsets, dtype=np.int64)
         self._is_frozen = True
+
+
+class DirectTable:
+    """Profiles by code where there are few possible codes: one place for each."""
+
+    def __init__(self, codes: int) -> None:
+        self._profiles = np.full(codes, _UNKNOWN, dtype=np.int64)
+
+    def __getitem__(self, codes: Ints) -> Ints:
+        """The profile of each code, or ``_UNKNOWN``."""
+        return self._profiles.take(codes)
+
+    def add(self, codes: Ints, profiles: Ints) -> None:
+        """Learns the profiles of codes that were unknown."""
+        self._profiles[codes] = profiles
+
+    def __len__(self) -> int:
+        return 0  # it never grows
+
+
+class SortedTable:
+    """Profiles by code where only some of very many possible codes ever occur: those, in order."""
+
+    def __init__(self) -> None:
+        self._codes = np.array([-1], dtype=np.int64)
+        self._profiles = np.array([_UNKNOWN], dtype=np.int64)
+
+    def __getitem__(self, codes: Ints) -> Ints:
+        """The profile of each code, or ``_UNKNOWN``."""
+        places = np.searchsorted(self._codes, codes, side="right") - 1
+        return np.where(self._codes.take(places) == codes, self._profiles.take(places), _UNKNOWN)
+
+    def add(self, codes: Ints, profiles: Ints) -> None:
+        """Learns the profiles of codes that were unknown."""
+        merged = np.concatenate([self._codes, codes])
+        order = np.argsort(merged)
+        self._codes = merged[order]
+        self._profiles = np.concatenate([self._profiles, profiles])[order]
+
+    def __len__(self) -> int:
+        return len(self._codes)
 
 
 class Lookup:
@@ -136,34 +180,34 @@ class Lookup:
 
     def profiles(self, events: pl.DataFrame) -> Ints:
         """The profile of each event: what decides, besides meter and time, which prices may apply to it."""
-        if len(self._codes) > COMBINATIONS_MAX or self._cells.size > CELLS_MAX:
+        if len(self._profile_by_code) > COMBINATIONS_MAX or self._cells.size > CELLS_MAX:
             self._forget()
         model = Encoded(events["model"])
         codes = Encoded(events["operation"]).classes(self._operations)
         codes = codes * (len(self._orgs) + 1) + Encoded(events["org"]).classes(self._orgs)
         codes = codes * (len(self._models) + 1) + model.gather([self._class_of_model(value) for value in model.values])
         codes = codes * (len(self._providers) + 1) + Encoded(events["provider"]).classes(self._providers)
-        places = np.searchsorted(self._codes, codes)
-        is_known = self._codes[np.minimum(places, len(self._codes) - 1)] == codes
-        if not is_known.all():
-            self._learn(np.unique(codes[~is_known]))
-            places = np.searchsorted(self._codes, codes)
-        return self._profiles[places]
+        profiles = self._profile_by_code[codes]
+        unknown = profiles == _UNKNOWN
+        if unknown.any():
+            self._learn(np.unique(codes[unknown]))
+            profiles = self._profile_by_code[codes]
+        return profiles
 
-    def schedules(self, profiles: Ints, meters: Ints) -> Ints:
+    def schedules(self, profiles: Ints, meters: Ints | int) -> Ints:
         """The schedule of each pair of a profile and the number of a meter (of ``meters``; 0 for one without price)."""
-        cells: Ints = self._cells.ravel()[profiles * self._cells.shape[1] + meters]
-        return cells
+        return self._cells.ravel().take(profiles * self._cells.shape[1] + meters)
 
     def rows(self, schedules: Ints, time_us: Ints) -> Ints:
         """The price row, counted from 1, by which each schedule prices at an instant; 0 when there is none."""
-        rows = self._constants[schedules]
+        rows = self._constants.take(schedules)
         varying = np.flatnonzero(rows == _VARIES)
         if varying.size:
-            values = self._schedules.at(schedules[varying], time_us[varying])
+            times = time_us.take(varying)
+            values = self._schedules.at(schedules.take(varying), times)
             by_day = np.flatnonzero(values < 0)
             if by_day.size:
-                values[by_day] = self._days.at(-1 - values[by_day], time_us[varying[by_day]] % DAY_US)
+                values[by_day] = self._days.at(-1 - values.take(by_day), times.take(by_day) % DAY_US)
             rows[varying] = values
         return rows
 
@@ -176,8 +220,9 @@ class Lookup:
         self._cell_rows: list[Ints] = []
         self._schedule(())
         self._profile(())
-        self._codes = np.array([0], dtype=np.int64)  # of what is in no class at all
-        self._profiles = np.array([_NOTHING], dtype=np.int64)
+        named = (self._operations, self._orgs, self._models, self._providers)
+        codes = math.prod(len(names) + 1 for names in named)
+        self._profile_by_code = DirectTable(codes) if codes <= DIRECT_CODES_MAX else SortedTable()
         self._freeze()
 
     def _freeze(self) -> None:
@@ -206,10 +251,7 @@ class Lookup:
                 classes.append(of_column[number])
             provider, model, org, operation = classes
             profiles.append(self._profile(tuple(self._reaches(operation, org, model, provider))))
-        self._codes = np.concatenate([self._codes, codes])
-        order = np.argsort(self._codes)
-        self._codes = self._codes[order]
-        self._profiles = np.concatenate([self._profiles, np.array(profiles, dtype=np.int64)])[order]
+        self._profile_by_code.add(codes, np.array(profiles, dtype=np.int64))
         self._freeze()
 
     def _reaches(self, operation: str, org: str, model: str, provider: str) -> Iterable[Reach]:

@@ -66,11 +66,12 @@ class Rates:
     def costs(self, quantities: Parts, *, rates: Ints) -> Costs:
         """Gives quantity × unit price in units of 1e-12, rounded half-even, for each place."""
         whole, fraction = quantities
-        fits = whole * self._per_one.size[rates] < _FITS
-        units = whole * self._per_one.numerator[rates]
-        divided = np.flatnonzero(self._per_one.denominator[rates] > 1)
+        fits = whole * self._per_one.size.take(rates) < _FITS
+        units = whole * self._per_one.numerator.take(rates)
+        denominator = self._per_one.denominator.take(rates)
+        divided = np.flatnonzero(denominator > 1)
         if divided.size:
-            units[divided] = _divide_half_even(units[divided], self._per_one.denominator[rates[divided]])
+            units[divided] = _divide_half_even(units.take(divided), denominator.take(divided))
         broken = np.flatnonzero(fraction)
         if broken.size:
             units[broken], fits[broken] = self._costs_of_fractions(whole[broken], fraction[broken], rates[broken])
