@@ -103,6 +103,17 @@ def run_broker(data: Path, port: int) -> int:
         return error.exit_code
 
 
+def prepare() -> int:
+    """Looks for Java and fetches the jars without starting anything; hands back an exit code like ``run_broker``."""
+    try:
+        find_java()
+        ensure_jars()
+    except TallyError as error:
+        sys.stderr.write(f"tally: {error}\n")
+        return error.exit_code
+    return 0
+
+
 def find_java() -> str:
     """The ``java`` on PATH. Raises WrongUse when there is none, or one that is too old for Kafka 4."""
     java = shutil.which("java")
