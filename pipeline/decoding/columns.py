@@ -23,7 +23,6 @@ from schemas.event import (
     ID_CHARACTERS_MAX,
     ID_PATTERN,
     RESERVED_USAGE_NAMES,
-    STATUSES,
     TAG_CHARACTERS_MAX,
     TAGS_MAX,
     USAGE_NAME_PATTERN,
@@ -88,10 +87,12 @@ def _part(records: RecordColumns, columns: Columns, *, limits: Limits, left: Lef
     sure = np.ones(columns.rows, np.bool_)
     sure[columns.unsure] = False
     position, index, of = _places(columns)
-    received_us = np.array(records.timestamp_ms, np.int64)[position].clip(0, RECEIVED_MS_MAX) * 1000
+    received_us = (
+        np.fromiter(records.timestamp_ms, np.int64, len(records.offset))[position].clip(0, RECEIVED_MS_MAX) * 1000
+    )
     events = {
-        "partition": pl.Series(np.array(records.partition, np.int32)[position]),
-        "offset": pl.Series(np.array(records.offset, np.int64)[position]),
+        "partition": pl.Series(np.fromiter(records.partition, np.int32, len(records.partition))[position]),
+        "offset": pl.Series(np.fromiter(records.offset, np.int64, len(records.offset))[position]),
         "index": pl.Series(index.astype(np.int32)),
         "of": pl.Series(of.astype(np.int32)),
         "received_at": pl.Series(received_us).cast(INSTANT),
@@ -121,9 +122,16 @@ def _places(columns: Columns) -> tuple[Integers, Integers, Integers]:
 
 
 def _status(columns: Columns) -> pl.Series:
-    failed = np.zeros(columns.rows, np.uint32)
-    failed[columns.failed] = 1
-    return pl.Series(STATUSES, dtype=pl.String).gather(failed)
+    succeeded = _constant("ok", columns.rows)
+    if not columns.failed:
+        return succeeded
+    failed = np.zeros(columns.rows, np.bool_)
+    failed[columns.failed] = True
+    return succeeded.zip_with(pl.Series(~failed), _constant("error", columns.rows))
+
+
+def _constant(text: str, rows: int) -> pl.Series:
+    return pl.Series([text], dtype=pl.String).new_from_index(0, rows)
 
 
 def _times(texts: Texts, received_us: Integers, *, limits: Limits, sure: Flags) -> pl.Series:
@@ -147,7 +155,7 @@ def _ids(texts: Texts, *, bytes_min: int, sure: Flags) -> pl.Series:
 
 def _tags(rows: Sequence[dict[str, str] | None], *, sure: Flags) -> pl.Series:
     if not any(rows):
-        return pl.repeat("", len(rows), eager=True)
+        return _constant("", len(rows))
     for row, tags in enumerate(rows):
         if tags and not _are_fine_tags(tags):
             sure[row] = False
@@ -179,7 +187,7 @@ def _quantities(columns: Columns) -> tuple[pl.Series, Flags]:
     """All quantities as decimals, and which of them are fine; a 0 stands in the place of one that is not."""
     if columns.quantity_kinds <= {int}:
         try:
-            whole = np.array(columns.quantity, np.int64)
+            whole = np.fromiter(columns.quantity, np.int64, len(columns.quantity))
         except OverflowError:
             pass  # one of them is beyond 64 bits
         else:
