@@ -41,8 +41,8 @@ def price(events: pl.DataFrame, usage: pl.DataFrame, *, book: CompiledCatalog) -
     """Gives the events with cost and pricing, and one line per quantity, in the order of the events.
 
     ``events`` and ``usage`` are EVENTS and USAGE of ``schemas.frames``, validated: a quantity is at most 1e15 with at
-    most 9 decimals. The result depends on the arguments alone; ``book`` remembers what it has looked up, so it belongs
-    to one thread at a time.
+    most 9 decimals. The result depends on the arguments alone, although ``book`` remembers what it has looked up;
+    several threads may share it.
 
     Raises:
         ValueError: a quantity, or how many an event has, is out of bounds, so the batch was never validated.
@@ -140,16 +140,12 @@ class _Lines(NamedTuple):
 
 
 def _find_prices(events: pl.DataFrame, usage: pl.DataFrame, book: CompiledCatalog) -> _Lines:
-    lookup = book.lookup
-    time_us = events["time"].to_physical().to_numpy()
-    profiles = lookup.profiles(events)
     row = usage["row"].to_numpy().astype(np.int64)
     meters = Encoded(usage["meter"])
-    numbers = meters.classes(lookup.meters)
-    prices = lookup.rows(lookup.schedules(profiles.take(row), numbers), time_us.take(row))
+    numbers = meters.classes(book.lookup.meters)
+    prices, prices_of_requests = book.lookup.price_rows(events, row=row, meters=numbers)
     limbs = limbs_of(usage["quantity"])
     lines = _Lines(row, meters.codes.astype(np.int64), meters.values, limbs, parts_of(limbs), prices)
-    prices_of_requests = lookup.rows(lookup.schedules(profiles, lookup.meters[REQUESTS]), time_us)
     return _with_requests(lines, prices_of_requests) if prices_of_requests.any() else lines
 
 

@@ -19,6 +19,7 @@ import math
 from bisect import bisect_left, insort
 from collections import defaultdict
 from itertools import product
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -160,7 +161,7 @@ class SortedTable:
 
 
 class Lookup:
-    """The prices in force by what they reach. Not for several threads at once: it learns while it is asked."""
+    """The prices in force by what they reach. It learns while it is asked, so threads ask one after another."""
 
     def __init__(self, prices: Sequence[Price]) -> None:
         self._prices = prices
@@ -176,9 +177,22 @@ class Lookup:
         self._models = _numbered(price.model for price in prices)
         self._providers = _numbered(price.provider for price in prices)
         self._prefix_lengths = sorted({len(model) - 1 for model in self._models if model.endswith("*")}, reverse=True)
+        self._lock = Lock()
         self._forget()
 
-    def profiles(self, events: pl.DataFrame) -> Ints:
+    def price_rows(self, events: pl.DataFrame, *, row: Ints, meters: Ints) -> tuple[Ints, Ints]:
+        """Gives the price row of each line and that of the requests of each event, counted from 1; 0 for none.
+
+        ``row`` is the event of each line, ``meters`` the number of its meter (by ``self.meters``; 0 for any other).
+        """
+        time_us = events["time"].to_physical().to_numpy()
+        with self._lock:
+            profiles = self._profiles(events)
+            of_lines = self._rows_at(self._schedules_of(profiles.take(row), meters), time_us.take(row))
+            of_requests = self._rows_at(self._schedules_of(profiles, self.meters[REQUESTS]), time_us)
+        return of_lines, of_requests
+
+    def _profiles(self, events: pl.DataFrame) -> Ints:
         """The profile of each event: what decides, besides meter and time, which prices may apply to it."""
         if len(self._profile_by_code) > COMBINATIONS_MAX or self._cells.size > CELLS_MAX:
             self._forget()
@@ -194,12 +208,13 @@ class Lookup:
             profiles = self._profile_by_code[codes]
         return profiles
 
-    def schedules(self, profiles: Ints, meters: Ints | int) -> Ints:
-        """The schedule of each pair of a profile and the number of a meter (of ``meters``; 0 for one without price)."""
-        return self._cells.ravel().take(profiles * self._cells.shape[1] + meters)
+    def _schedules_of(self, profiles: Ints, meters: Ints | int) -> Ints:
+        """The schedule of each pair of a profile and the number of a meter."""
+        cells: Ints = self._cells.ravel().take(profiles * self._cells.shape[1] + meters)
+        return cells
 
-    def rows(self, schedules: Ints, time_us: Ints) -> Ints:
-        """The price row, counted from 1, by which each schedule prices at an instant; 0 when there is none."""
+    def _rows_at(self, schedules: Ints, time_us: Ints) -> Ints:
+        """The price row by which each schedule prices at an instant."""
         rows = self._constants.take(schedules)
         varying = np.flatnonzero(rows == _VARIES)
         if varying.size:

@@ -208,7 +208,8 @@ def test_all_mistakes_are_told_at_once_from_top_to_bottom() -> None:
         "prices.yaml:8:43: `above.price` is negative: the least is 0",
         (
             "prices.yaml:10:5: this price for requests is as specific as the one in line 9; "
-            "both apply from the beginning: let one end (`until`) when the other begins (`from`), or make it more specific"
+            "both apply from the beginning: let one end (`until`) when the other begins (`from`), "
+            "or make it more specific"
         ),
         "prices.yaml:11:5: a row must be a mapping like {operation: ..., meter: ..., price: ...}",
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -591,6 +592,19 @@ events_of_any_kind = st.builds(
 def test_columns_say_what_the_specification_says(books: list[PriceBook], events: list[ScalarEvent]) -> None:
     """Costs, states, price ids, names and the order of lines are those of one event priced by itself."""
     price_all(events, *books)
+
+
+def test_threads_may_share_a_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while each of them makes it forget what the other one has just looked up."""
+    monkeypatch.setattr("pipeline.price_lookup.CELLS_MAX", 3)
+    models = [f"gpt-4o-mini-{number}" for number in range(40)]
+    book = compile_catalog([make_book(*(make_price(model=model, price=str(n)) for n, model in enumerate(models)))])
+    batches = [frames([make_event(model=model) for model in models[start:]]) for start in range(30)]
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda batch: price(*batch, book=book).events["cost"].to_list(), batches * 10))
+
+    assert answers == [list(range(start, 40)) for start in range(30)] * 10
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
