@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, cast
 
-from pipeline.decoding.json_text import Number, repeated_names, strings
+from pipeline.decoding.json_text import repeated_names, strings
 from pipeline.decoding.wording import kind_of, shown
 from schemas.event import (
     ID_CHARACTERS_MAX,
@@ -29,7 +29,7 @@ from schemas.rejects import Reason
 from schemas.secrets import is_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from decimal import Decimal
 
 ID_ATTRIBUTES: Final = ("id", "source", "subject", "type")
@@ -47,6 +47,7 @@ class Candidate:
     """Something that claims to be an event, with the span of instants that its record allows (both ends included)."""
 
     tree: object
+    repeating: bool  # whether any object in the record repeats a name
     time_min_us: int
     time_max_us: int
 
@@ -59,6 +60,11 @@ class Candidate:
     def data(self) -> dict[str, object]:
         """The event's data; only when it is an object."""
         return cast("dict[str, object]", self.event["data"])
+
+    @cached_property
+    def strings_in_data(self) -> list[str]:
+        """Every string in data, names too."""
+        return list(strings(self.data))
 
     @cached_property
     def ids(self) -> list[tuple[str, str]]:
@@ -97,13 +103,13 @@ def readable_id(tree: object, name: str) -> str:
 
 def read_quantity(value: object) -> Decimal | None:
     """The quantity that a JSON value says, None when it says none that the contract allows."""
-    if isinstance(value, Number):
-        return read_number(value.text)
+    if isinstance(value, bytes):
+        return read_number(value.decode())
     return read_decimal_string(value) if isinstance(value, str) else None
 
 
 def _duplicate_key(candidate: Candidate) -> str | None:
-    for name in repeated_names(candidate.tree):
+    for name in repeated_names(candidate.tree) if candidate.repeating else ():
         return f"the name {shown(name)} occurs twice in one object"
     return None
 
@@ -114,8 +120,7 @@ def _not_cloudevent(candidate: Candidate) -> str | None:
     version = candidate.event.get("specversion")
     if version == SPEC_VERSION:
         return None
-    found = shown(version) if isinstance(version, str) else kind_of(version)
-    return f'specversion must be "{SPEC_VERSION}", not {"missing" if version is None else found}'
+    return f'specversion must be "{SPEC_VERSION}", not {"missing" if version is None else _shown_value(version)}'
 
 
 def _missing_field(candidate: Candidate) -> str | None:
@@ -146,7 +151,7 @@ def _bad_type(candidate: Candidate) -> str | None:
         or _bad_tags(data.get("tags"))
         or (
             "a string in data holds half of a surrogate pair"
-            if any(_LONE_SURROGATE.search(text) for text in strings(data))
+            if any(map(_LONE_SURROGATE.search, candidate.strings_in_data))
             else None
         )
     )
@@ -161,7 +166,7 @@ def _no_text(path: str, value: object) -> str | None:
 def _bad_status(status: object) -> str | None:
     if status is None or (isinstance(status, str) and status in STATUSES):
         return None
-    return f'data.status must be "ok" or "error", not {shown(status) if isinstance(status, str) else kind_of(status)}'
+    return f'data.status must be "ok" or "error", not {_shown_value(status)}'
 
 
 def _bad_usage(usage: object) -> str | None:
@@ -194,17 +199,10 @@ def _bad_id(candidate: Candidate) -> str | None:
 
 
 def _raw_secret(candidate: Candidate) -> str | None:
-    for path, value in _secret_suspects(candidate):
-        if is_secret(value):
-            return f"{path} begins like a secret; send the id of a key, never the key"
-    return None
-
-
-def _secret_suspects(candidate: Candidate) -> Iterator[tuple[str, str]]:
-    """Ids by name first, so that the sentence can point at them; then every other string in data."""
-    yield from candidate.ids
-    for text in strings(candidate.data):
-        yield "a string in data", text
+    path = next((path for path, value in candidate.ids if is_secret(value)), None)
+    if path is None and any(map(is_secret, candidate.strings_in_data)):
+        path = "a string in data"
+    return None if path is None else f"{path} begins like a secret; send the id of a key, never the key"
 
 
 def _bad_time(candidate: Candidate) -> str | None:
@@ -251,14 +249,17 @@ def _bad_quantity(candidate: Candidate) -> str | None:
         if name in RESERVED_USAGE_NAMES:
             return f"data.usage.{name} is a reserved name; leave it out"
         if read_quantity(value) is None:
-            found = (
-                shown(value.text if isinstance(value, Number) else value) if isinstance(value, Number | str) else None
-            )
             return (
-                f"data.usage.{name} is {found or kind_of(value)}; a quantity is a number or a decimal string,"
+                f"data.usage.{name} is {_shown_value(value)}; a quantity is a number or a decimal string,"
                 " 0 to 1e15, with at most 9 decimals"
             )
     return None
+
+
+def _shown_value(value: object) -> str:
+    if isinstance(value, bytes):
+        return shown(value.decode()).strip("'")
+    return shown(value) if isinstance(value, str) else kind_of(value)
 
 
 _JUDGES: Final[tuple[tuple[Reason, Callable[[Candidate], str | None]], ...]] = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
@@ -89,21 +90,24 @@ def decode_one(record: RawRecord, *, limits: Limits, only: Container[int] | None
         limits: how far an event's time may lie from the record's.
         only: the indexes to look at, all by default; an unreadable record is refused as a whole in any case.
     """
-    trees = read_candidates(record)
-    if isinstance(trees, Unreadable):
-        return [_refused(record, (trees.reason, trees.detail), tree=trees.about, index=0, of=1)]
+    payload = _Payload(record)
+    candidates = read_candidates(record)
+    if isinstance(candidates, Unreadable):
+        whole = candidates
+        return [_refused(payload, (whole.reason, whole.detail), tree=whole.about, index=0, of=1)]
+    of = len(candidates.trees)
     received_us = received_at_us(record)
     earliest = received_us - limits.max_age_us
     latest = received_us + limits.max_ahead_us
     outcomes: list[Decoded | Reject] = []
-    for index, tree in enumerate(trees):
+    for index, tree in enumerate(candidates.trees):
         if only is not None and index not in only:
             continue
-        candidate = Candidate(tree, time_min_us=earliest, time_max_us=latest)
+        candidate = Candidate(tree, candidates.repeating, time_min_us=earliest, time_max_us=latest)
         if found := judge(candidate):
-            outcomes.append(_refused(record, found, tree=tree, index=index, of=len(trees)))
+            outcomes.append(_refused(payload, found, tree=tree, index=index, of=of))
         else:
-            outcomes.append(_accepted(record, candidate, index=index, of=len(trees)))
+            outcomes.append(_accepted(record, candidate, index=index, of=of))
     return outcomes
 
 
@@ -144,10 +148,28 @@ def _accepted(record: RawRecord, candidate: Candidate, *, index: int, of: int) -
     )
 
 
-def _refused(record: RawRecord, found: tuple[Reason, str], *, tree: object, index: int, of: int) -> Reject:
-    value = record.value or b""
-    was_cut = len(value) > _PREFIX_LOOKED_AT_BYTES_MAX
-    text = value[:_PREFIX_LOOKED_AT_BYTES_MAX].decode("utf-8", "replace")
+class _Payload:
+    """What a refusal tells of its record's value; computed once for all refusals of a batch."""
+
+    def __init__(self, record: RawRecord) -> None:
+        self.record = record
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the value; no value counts as an empty one."""
+        return hashlib.sha256(self.record.value or b"").hexdigest()
+
+    @cached_property
+    def prefix(self) -> str:
+        """Redacted."""
+        value = self.record.value or b""
+        was_cut = len(value) > _PREFIX_LOOKED_AT_BYTES_MAX
+        text = value[:_PREFIX_LOOKED_AT_BYTES_MAX].decode("utf-8", "replace")
+        return redacted_prefix(text, PAYLOAD_PREFIX_CHARACTERS_MAX, was_cut=was_cut)
+
+
+def _refused(payload: _Payload, found: tuple[Reason, str], *, tree: object, index: int, of: int) -> Reject:
+    record = payload.record
     return Reject(
         reason=found[0],
         detail=found[1],
@@ -159,6 +181,6 @@ def _refused(record: RawRecord, found: tuple[Reason, str], *, tree: object, inde
         received_at=EPOCH + timedelta(microseconds=received_at_us(record)),
         org=readable_id(tree, "subject"),
         id=readable_id(tree, "id"),
-        payload_sha256=hashlib.sha256(value).hexdigest(),
-        payload_prefix=redacted_prefix(text, PAYLOAD_PREFIX_CHARACTERS_MAX, was_cut=was_cut),
+        payload_sha256=payload.sha256,
+        payload_prefix=payload.prefix,
     )

@@ -50,8 +50,16 @@ class UndecodableText:
     """A header whose bytes are no UTF-8."""
 
 
-def read_candidates(record: RawRecord) -> list[object] | Unreadable:
-    """The JSON trees that claim to be events, in order: one, or those of a batch.
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The JSON trees that claim to be events, in order."""
+
+    trees: list[object]
+    repeating: bool  # whether a name is repeated anywhere in them
+
+
+def read_candidates(record: RawRecord) -> Candidates | Unreadable:
+    """What claims to be an event in the record: one tree, or those of a batch.
 
     The reasons up to ``too_many_events`` are judged here when they make the record unreadable as a whole. A repeated
     name is judged per event where the events can be told apart, so that one element of a batch never harms another.
@@ -61,12 +69,13 @@ def read_candidates(record: RawRecord) -> list[object] | Unreadable:
         return document
     mode = mode_of(record.headers)
     if mode is Mode.BINARY:
-        return [_bound(record, document.tree)]
+        event = _bound(record, document.tree)
+        return Candidates([event], document.repeating or isinstance(event, Repeating))
     if detail := _mismatch(mode, document.tree):
         return _whole(document, Reason.NOT_CLOUDEVENT, detail)
     if isinstance(document.tree, list):
         return _read_batch(document, document.tree)
-    return [document.tree]
+    return Candidates([document.tree], document.repeating)
 
 
 def mode_of(headers: Iterable[tuple[str, bytes]]) -> Mode:
@@ -110,13 +119,13 @@ def _mismatch(mode: Mode, tree: object) -> str | None:
     return None
 
 
-def _read_batch(document: Document, elements: list[object]) -> list[object] | Unreadable:
+def _read_batch(document: Document, elements: list[object]) -> Candidates | Unreadable:
     if not elements:
         return Unreadable(Reason.NOT_CLOUDEVENT, "the batch is empty; a batch holds 1 to 1000 events")
     if len(elements) > BATCH_EVENTS_MAX:
         detail = f"the batch has {len(elements)} events; at most {BATCH_EVENTS_MAX} are allowed"
         return _whole(document, Reason.TOO_MANY_EVENTS, detail)
-    return elements
+    return Candidates(elements, document.repeating)
 
 
 def _whole(document: Document, reason: Reason, detail: str) -> Unreadable:

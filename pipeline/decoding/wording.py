@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from pipeline.decoding.json_text import Number
 from schemas.secrets import redacted_prefix
 
 _SHOWN_CHARACTERS_MAX: Final = 48
@@ -16,7 +15,7 @@ _KINDS: Final[dict[type, str]] = {
     list: "an array",
     str: "a string",
     bool: "a boolean",
-    Number: "a number",
+    bytes: "a number",
     type(None): "null",
 }
 
