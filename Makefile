@@ -44,6 +44,7 @@ check: $(SYNCED) ## Look at the code without running it: format, lint, types, la
 	$(RUN) lint-imports
 	$(RUN) codespell
 	$(RUN) python -m schemas.generate --check
+	$(RUN) python -m tally.reference --check
 	$(RUN) check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 .PHONY: bench
@@ -70,7 +71,7 @@ jars: $(SYNCED)
 
 $(SYNCED): pyproject.toml uv.lock | uv
 	@echo "Installing the Python packages of uv.lock into .venv."
-	@$(UV) sync --locked --quiet
+	@UV_COMPILE_BYTECODE=1 $(UV) sync --locked --quiet
 	@touch $@
 
 .PHONY: uv
