@@ -102,8 +102,12 @@ class Engine:
     def __init__(self, data: Path, limits: EngineLimits | None = None) -> None:
         limits = limits or EngineLimits()
         os.putenv("TZ", "UTC")  # the engine takes its time zone from here; the contract's times are UTC
-        import chdb  # noqa: PLC0415 -- loads 555 MB and starts the engine's threads: only the store process pays
-
+        try:
+            import chdb  # noqa: PLC0415 -- loads 555 MB and starts the engine's threads: only the store process pays
+        except ImportError as error:
+            raise WrongUse(
+                "The embedded engine (the package chdb) is not installed here: use a ClickHouse server, or install it."
+            ) from error
         self._connect = chdb.connect
         self._path = str(data.resolve() / "data")
         self._limits = limits
