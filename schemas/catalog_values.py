@@ -7,27 +7,32 @@ a float (``0.1`` is not a tenth there), so decimals arrive as integers, as quote
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Final
 
 from pydantic import BeforeValidator, PlainSerializer
 from pydantic_core import PydanticCustomError
 
-ID_CHARACTERS_MAX: Final = 128
-ID_PATTERN: Final = re.compile(r"[A-Za-z0-9._:/@~?#%+-]{1,128}", re.ASCII)
-METER_PATTERN: Final = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
-DECIMAL_PATTERN: Final = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
-#: RFC 3339, ``T`` and ``Z`` in either case, no space, at most microseconds.
-INSTANT_PATTERN: Final = re.compile(
-    r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+from schemas.event import ID_PATTERN, USAGE_NAME_PATTERN
+from schemas.event_values import (
+    DECIMAL_PATTERN,
+    EPOCH,
+    INSTANT_PATTERN,
+    QUANTITY_DECIMALS_MAX,
+    QUANTITY_MAX,
 )
+from schemas.event_values import read_instant as parse_instant
+
+_ID: Final = re.compile(ID_PATTERN)
+_METER: Final = re.compile(USAGE_NAME_PATTERN)
+_DECIMAL: Final = re.compile(DECIMAL_PATTERN)
+_INSTANT: Final = re.compile(INSTANT_PATTERN)
+#: An event's time is cut to the microsecond; in a book digits beyond it are refused, since nothing would come of them.
+_FINER_THAN_MICROSECONDS: Final = re.compile(r".*\.[0-9]{7}.*")
 
 #: ``Decimal(38, 12)`` keeps 12 decimals; a price may use all of them.
 PRICE_DECIMALS_MAX: Final = 12
-#: An event's quantity has at most 9 decimals and is at most 1e15 (contract, ``data.usage``).
-QUANTITY_DECIMALS_MAX: Final = 9
-QUANTITY_MAX: Final = 10**15
 #: The largest price for ``per`` units. ``per`` is at least 1 and an event has at most 64 quantities and its
 #: ``requests``, so the cost of one event stays at or under 65 * 1e15 * 1e9 = 6.5e25 and fits the 26 integer digits of
 #: ``Decimal(38, 12)``: overflow is impossible by construction.
@@ -64,7 +69,7 @@ def read_decimal(value: object, *, decimals_max: int, limit: int) -> Decimal:
     text = str(value)
     if text.startswith("-"):
         raise mistake("is negative: the least is 0")
-    if not DECIMAL_PATTERN.fullmatch(text):
+    if not _DECIMAL.fullmatch(text):
         raise mistake('must be a plain decimal like "0.15": digits, and digits after a point')
     whole, _, fraction = text.partition(".")
     whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
@@ -85,12 +90,12 @@ def read_instant(value: object) -> datetime:
     """
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC)
-    if not isinstance(value, str) or not INSTANT_PATTERN.fullmatch(value):
+    if not isinstance(value, str) or not _INSTANT.fullmatch(value) or _FINER_THAN_MICROSECONDS.fullmatch(value):
         raise mistake('must be a quoted instant with zone, to the microsecond at most, like "2026-03-01T00:00:00Z"')
-    try:
-        return datetime.fromisoformat(value.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise mistake("there is no such instant: look at month, day, hour and zone") from None
+    instant_us = parse_instant(value)
+    if instant_us is None:
+        raise mistake("names no instant of the years 1 to 9999: look at day, month and zone")
+    return EPOCH + timedelta(microseconds=instant_us)
 
 
 def write_instant(value: datetime) -> str:
@@ -101,7 +106,7 @@ def write_instant(value: datetime) -> str:
 def _read_id(value: object) -> str:
     if not isinstance(value, str):
         raise mistake("must be an id; write it in quotes")
-    if not ID_PATTERN.fullmatch(value):
+    if not _ID.fullmatch(value):
         raise mistake("is no id: 1 to 128 letters, digits or . _ : / @ ~ ? # % + -")
     return value
 
@@ -114,7 +119,7 @@ def _read_optional_id(value: object) -> str:
 def _read_model(value: object) -> str:
     if not isinstance(value, str) or not value.endswith("*") or value == "*":
         return _read_optional_id(value)
-    if not ID_PATTERN.fullmatch(value[:-1]):
+    if not _ID.fullmatch(value[:-1]):
         raise mistake("is no model: an id, or the beginning of one and a * at its end")
     return value
 
@@ -128,7 +133,7 @@ def _read_pattern(value: object) -> str:
 
 
 def _read_meter(value: object) -> str:
-    if not isinstance(value, str) or not METER_PATTERN.fullmatch(value):
+    if not isinstance(value, str) or not _METER.fullmatch(value):
         raise mistake("is no name of a quantity: a small letter, then at most 63 small letters, digits or _")
     return value
 

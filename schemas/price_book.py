@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from schemas.catalog_values import (
-    ID_CHARACTERS_MAX,
     Amount,
     Flag,
     Id,
@@ -30,6 +29,8 @@ from schemas.catalog_values import (
     mistake,
 )
 from schemas.currencies import CURRENCIES
+from schemas.event import ID_CHARACTERS_MAX, RESERVED_USAGE_NAMES
+from schemas.event_values import EPOCH, INSTANT_MAX_US, INSTANT_MIN_US
 from schemas.frames import REQUESTS
 
 if TYPE_CHECKING:
@@ -48,10 +49,9 @@ DAY_SECONDS: Final = 24 * 60 * 60
 SECOND_US: Final = 1_000_000
 DAY_US: Final = DAY_SECONDS * SECOND_US
 WHOLE_DAY: Final = ((0, DAY_SECONDS),)
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-#: All instants of the years 1 to 9999 lie in this span of microseconds since 1970.
-FIRST_US: Final = -719_162 * DAY_US
-LAST_US: Final = 2_932_897 * DAY_US
+#: All instants of the years 1 to 9999, in microseconds since 1970: the first one, and the first one after the last.
+FIRST_US: Final = INSTANT_MIN_US
+LAST_US: Final = INSTANT_MAX_US + 1
 
 FROZEN: Final = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
@@ -199,7 +199,7 @@ def _read_currency(value: object) -> str:
 
 
 def _not_reserved(meter: str) -> str:
-    if meter in (REQUESTS, INPUT_CONTEXT):
+    if meter in RESERVED_USAGE_NAMES:
         raise mistake(f"names {meter}, which is never given in `usage`")
     return meter
 

@@ -7,15 +7,16 @@ long as it says the same, so changing one rule of a set does not raise the alert
 from __future__ import annotations
 
 import json
+import re
 from decimal import localcontext
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from schemas.catalog_values import METER_PATTERN, Budget, Id, Pattern, Threshold, Whole, mistake
-from schemas.frames import REQUESTS
-from schemas.price_book import FROZEN, INPUT_CONTEXT, canonical_json, content_hash
+from schemas.catalog_values import Budget, Id, Pattern, Threshold, Whole, mistake
+from schemas.event import RESERVED_USAGE_NAMES, USAGE_NAME_PATTERN
+from schemas.price_book import FROZEN, canonical_json, content_hash
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -90,9 +91,9 @@ def _read_measure(value: object) -> str:
     quantity = value.removeprefix(QUANTITY_PREFIX)
     if value in MEASURES:
         return value
-    if quantity == value or not METER_PATTERN.fullmatch(quantity):
+    if quantity == value or not re.fullmatch(USAGE_NAME_PATTERN, quantity):
         raise mistake(f"is no measure: one of {', '.join(MEASURES)}, or quantity:NAME")
-    if quantity in (REQUESTS, INPUT_CONTEXT):
+    if quantity in RESERVED_USAGE_NAMES:
         raise mistake(f"names {quantity}, which is never given in `usage`; use another measure")
     return value
 

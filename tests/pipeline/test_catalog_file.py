@@ -272,12 +272,9 @@ def test_all_mistakes_are_told_at_once_from_top_to_bottom() -> None:
         ("price: 1, from: 20260301", None),
         (
             'price: 1, from: "2026-02-29T00:00:00Z"',
-            "`from` there is no such instant: look at month, day, hour and zone",
+            "`from` names no instant of the years 1 to 9999: look at day, month and zone",
         ),
-        (
-            'price: 1, from: "2026-03-01T00:00:60Z"',
-            "`from` there is no such instant: look at month, day, hour and zone",
-        ),
+        ('price: 1, from: "2026-03-01T00:00:60Z"', None),
         ('price: 1, from: "0001-01-01T00:00:00+01:00"', None),
         (
             'price: 1, from: "2026-03-01T00:00:00Z", until: "2026-03-01T01:00:00+01:00"',
@@ -351,7 +348,7 @@ def test_a_price_that_cannot_be_meant_is_refused(row: str, sentence: str | None)
         assert (
             "is no key here; the keys are" in found
             or "must be a quoted instant with zone" in found
-            or ("there is no such instant" in found)
+            or ("names no instant" in found)
         )
     else:
         assert found == sentence
