@@ -58,6 +58,7 @@ SELECT
     newest_time,
     version
 FROM totals_rows FINAL
+WHERE requests > 0
 COMMENT 'Facts summed per hour and lane, one row each, absolute. cost is the sum of what has a price; unpriced counts the events of the row that lack one.';
 
 CREATE VIEW IF NOT EXISTS quantities_hourly AS

@@ -1,0 +1,174 @@
+"""Facts for tests: say the interesting field, the rest is ordinary; counted with the project's own fold."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import polars as pl
+import pyarrow as pa
+
+from clickhouse.counting import arrow_table, insert_facts, insert_totals
+from pipeline.fold import fold
+from pipeline.identities import identity_hashes
+from schemas.counted import COUNTED_EVENTS, REPEATS, TOTALS
+from schemas.frames import KINDS, LINES, PricedBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clickhouse.client import Store
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RAW = "usage.events"
+
+
+class Line(NamedTuple):
+    """One named quantity of a fact; without a cost it has no price."""
+
+    meter: str = "input_tokens"
+    quantity: str = "1000"
+    cost: str | None = "0.5"
+    name: str | None = None  # the meter's own
+    state: str | None = None  # billed, or unpriced without a cost
+
+    def kind(self) -> tuple[str, str, str, str]:
+        """Its row of KINDS, without the number."""
+        if self.cost is None:
+            return (self.meter, "", "", self.state or "unpriced")
+        return (self.meter, self.meter if self.name is None else self.name, "standard@1:0", self.state or "billed")
+
+
+def fact(*lines: Line, **said: Any) -> dict[str, Any]:
+    """One counted event. Its cost and pricing follow from its lines unless they are said."""
+    costs = [Decimal(line.cost) for line in lines if line.cost is not None]
+    unpriced = not costs or any(line.kind()[3] == "unpriced" for line in lines)
+    cost = sum(costs, Decimal(0)) if costs else None
+    ordinary = {
+        "partition": 0,
+        "offset": 0,
+        "index": 0,
+        "of": 1,
+        "org": "acme",
+        "source": "/gateway",
+        "time": NOON,
+        "operation": "llm.request",
+        "project": "checkout",
+        "api_key": "key_1",
+        "environment": "",
+        "user": "",
+        "provider": "openai",
+        "model": "gpt-4o-mini",
+        "status": "ok",
+        "tags": "",
+        "cost": cost,
+        "pricing": "unpriced" if unpriced else "priced" if cost else "free",
+        "topic": RAW,
+        "block_partition": 0,
+        "lines": lines,
+    }
+    whole = {**ordinary, **said}
+    return {
+        "id": f"{whole['partition']}-{whole['offset']}-{whole['index']}",
+        "received_at": whole["time"] + timedelta(seconds=1),
+        **whole,
+    }
+
+
+def batch_of(facts: Sequence[dict[str, Any]], *, block: int) -> PricedBatch:
+    """The facts as one block of ``usage.priced``."""
+    kinds = sorted({line.kind() for row in facts for line in row["lines"]})
+    placed = [{"block": block, "recorded_at": NOON, **row} for row in facts]
+    lines = [
+        {"row": at, "kind": kinds.index(line.kind()), "quantity": Decimal(line.quantity), "cost": _decimal(line.cost)}
+        for at, row in enumerate(facts)
+        for line in row["lines"]
+    ]
+    return PricedBatch(
+        events=pl.DataFrame([{name: row[name] for name in COUNTED_EVENTS} for row in placed], schema=COUNTED_EVENTS),
+        lines=pl.DataFrame(lines, schema=LINES),
+        kinds=pl.DataFrame([(at, *kind) for at, kind in enumerate(kinds)], schema=KINDS, orient="row"),
+    )
+
+
+def _decimal(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+class Counted:
+    """A store into which facts are counted block by block, as the worker does it; remembers totals by itself."""
+
+    def __init__(self, store: Store, *, url: str) -> None:
+        self.store = store
+        self.url = url
+        self.block = 0
+        self.offset = 0
+        self._totals = pl.DataFrame(schema=TOTALS)
+
+    def count(self, *facts: dict[str, Any], with_totals: bool = True, numbered: bool = True) -> None:
+        """One block with these facts, at the next raw offsets unless they have their own."""
+        rows = []
+        for row in facts:
+            rows.append({**row, "offset": self.offset, "id": f"id-{self.offset}"} if numbered else row)
+            self.offset += numbered
+        batch = batch_of(rows, block=self.block)
+        insert_facts(self.store, batch, identity_hashes(batch.events))
+        if with_totals:
+            folded = fold(batch, before=self._totals, version=self.block, block_partition=rows[0]["block_partition"])
+            insert_totals(self.store, folded)
+            lane = list(TOTALS)[:9]
+            self._totals = pl.concat([self._totals.join(folded, on=lane, how="anti"), folded])
+        self.block += 1
+
+    def repeat(self, *rows: dict[str, Any]) -> None:
+        """Rows of ``duplicates_rows``."""
+        ordinary = {
+            "kind": "duplicate",
+            "org": "acme",
+            "source": "/gateway",
+            "id": "id-0",
+            "time": NOON,
+            "topic": RAW,
+            "partition": 0,
+            "index": 0,
+            "of": 1,
+            "received_at": NOON + timedelta(seconds=2),
+            "first_topic": RAW,
+            "first_partition": 0,
+            "first_offset": 0,
+            "first_index": 0,
+            "block_partition": 0,
+            "block": 0,
+            "recorded_at": NOON,
+        }
+        frame = pl.DataFrame([{**ordinary, **row} for row in rows], schema=REPEATS)
+        self.store.insert("duplicates_rows", arrow_table(frame))
+
+    def refuse(self, *rows: dict[str, Any]) -> None:
+        """Rows of ``rejected_rows``."""
+        ordinary = {
+            "reason": "bad_time",
+            "detail": "The time is no instant.",
+            "topic": RAW,
+            "partition": 0,
+            "index": 0,
+            "of": 1,
+            "received_at": NOON,
+            "org": "acme",
+            "id": "",
+            "payload_sha256": "0" * 64,
+            "payload_prefix": "{",
+        }
+        schema = pa.schema(
+            [
+                *((name, pa.string()) for name in ("reason", "detail", "topic")),
+                ("partition", pa.int32()),
+                ("offset", pa.int64()),
+                ("index", pa.int32()),
+                ("of", pa.int32()),
+                ("received_at", pa.timestamp("us", "UTC")),
+                *((name, pa.string()) for name in ("org", "id", "payload_sha256", "payload_prefix")),
+            ]
+        )
+        self.store.insert("rejected_rows", pa.Table.from_pylist([{**ordinary, **row} for row in rows], schema=schema))
