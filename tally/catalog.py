@@ -59,6 +59,7 @@ CONTROL_HEADER: Final = ("control", b"catalog")
 CONTROL_SCHEMA: Final = "tally.control.v1"
 
 ATTEMPTS_MAX: Final = 10
+ATTEMPT_SECONDS_MAX: Final = 60.0
 ATTEMPT_WAIT_SECONDS_MAX: Final = 10.0
 #: What Kafka says to an apply that another one has taken over from.
 OVERTAKEN: Final = (ProducerFenced, kafka_errors.InvalidProducerEpoch)
@@ -129,7 +130,8 @@ def apply(settings: Settings, paths: Sequence[Path]) -> list[Applied]:
 async def _apply(settings: Settings, store: Store, files: Sequence[CatalogFile]) -> list[Applied]:
     for attempt in range(ATTEMPTS_MAX):
         try:
-            async with _writer(settings) as writer:
+            # A producer of aiokafka never gives up by itself when the broker goes away.
+            async with asyncio.timeout(ATTEMPT_SECONDS_MAX), _writer(settings) as writer:
                 return await _apply_alone(writer, store, files)
         except OVERTAKEN:
             # Several at once: whoever waits longest finds the work of the others done.

@@ -35,6 +35,7 @@ ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(:[0-9]{1,5})?")
 READ_COMMITTED: Final = "read_committed"
 REQUEST_SECONDS_MAX: Final = 30.0
 COORDINATOR_SECONDS_MAX: Final = 15.0
+CLOSE_SECONDS_MAX: Final = 5.0
 FETCH_WAIT_MS: Final = 50
 #: A lag up to this is looked at offset by offset, because it may be nothing but the markers of transactions.
 MARKERS_MAX: Final = 100
@@ -226,8 +227,12 @@ async def start(client: Any, settings: Settings) -> None:  # noqa: ANN401 -- any
 
 
 async def close(client: Any) -> None:  # noqa: ANN401 -- any aiokafka client
-    """Closes an aiokafka client of either naming."""
-    await (client.stop() if hasattr(client, "stop") else client.close())
+    """Closes an aiokafka client of either naming; one that still waits for a broker that is away is given up."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS_MAX):
+            await (client.stop() if hasattr(client, "stop") else client.close())
+    except TimeoutError:
+        await client.client.close()
 
 
 async def _raise_cause(settings: Settings) -> None:

@@ -23,7 +23,6 @@ from aiokafka.partitioner import murmur2
 from schemas.errors import BrokerUnavailable, WrongUse
 from schemas.topics import MIB
 from tally.kafka import (
-    REQUEST_SECONDS_MAX,
     admin,
     client_settings,
     close,
@@ -47,6 +46,8 @@ SLOW_READ_BYTES: Final = 32 * 1024  # half of what a pipe holds
 BATCH_BYTES: Final = 256 * 1024
 #: Batches that wait for their acknowledgement, per partition; memory is bounded by this times the batch size.
 BATCHES_IN_FLIGHT: Final = 4
+#: A broker that is away is waited for this much longer than at the start: a partition may be getting a new leader.
+PATIENCE: Final = 3
 #: A paced sender sends this often, so that a rate of 10,000 a second is a steady stream and not one heap a second.
 TICK_SECONDS: Final = 0.05
 #: What a record batch of one record needs beside its value: 61 bytes of head, varints, the key.
@@ -78,15 +79,16 @@ async def _send(settings: Settings, lines: _Lines, *, by_org: bool, rate: float 
         if not numbers:
             raise missing_topic(settings, topic)
         lines.bytes_max = await _record_bytes_max(client, topic)
+    patience_seconds = PATIENCE * settings.connect_seconds
     producer = AIOKafkaProducer(
         **client_settings(settings),
         acks="all",
         enable_idempotence=True,
         max_batch_size=BATCH_BYTES,
-        request_timeout_ms=int(REQUEST_SECONDS_MAX * 1000),
+        request_timeout_ms=int(patience_seconds * 1000),
     )
     await start(producer, settings)
-    outbox = _Outbox(producer, topic, numbers, by_org=by_org)
+    outbox = _Outbox(producer, topic, numbers, by_org=by_org, patience_seconds=patience_seconds)
     try:
         await _send_all(lines, outbox, rate=rate, progress=progress)
     except kafka_errors.MessageSizeTooLargeError as error:
@@ -198,8 +200,11 @@ class _Lines:
 class _Outbox:
     """One open batch per partition, and the acknowledgements that are still out."""
 
-    def __init__(self, producer: AIOKafkaProducer, topic: str, numbers: list[int], *, by_org: bool) -> None:
+    def __init__(
+        self, producer: AIOKafkaProducer, topic: str, numbers: list[int], *, by_org: bool, patience_seconds: float
+    ) -> None:
         self.sent = 0  # acknowledged
+        self._patience_seconds = patience_seconds
         self._producer = producer
         self._topic = topic
         self._numbers = numbers
@@ -260,7 +265,9 @@ class _Outbox:
 
     async def _acknowledged(self, count: int) -> None:
         for future, records in self._in_flight[:count]:
-            await future
+            # An idempotent producer of aiokafka never gives up by itself.
+            async with asyncio.timeout(self._patience_seconds):
+                await future
             self.sent += records
         del self._in_flight[:count]
 
