@@ -120,7 +120,9 @@ def _contents(batch: PricedBatch, rows: NDArray[np.int64], candidates: pl.DataFr
     meter_of = dict(batch.kinds.select("kind", "meter").iter_rows())
     place = {row: at for at, row in enumerate(rows.tolist())}
     usages: list[dict[str, Any]] = [{} for _ in range(len(rows))]
-    own = batch.lines.filter(pl.col("row").is_in(pl.Series(rows, dtype=pl.UInt32)))
+    is_candidate = np.zeros(batch.events.height, dtype=np.bool_)
+    is_candidate[rows] = True
+    own = batch.lines.filter(pl.Series(is_candidate[batch.lines.get_column("row").to_numpy()]))
     for row, kind, quantity in own.select("row", "kind", "quantity").iter_rows():
         if meter_of[kind] != REQUESTS:
             usages[place[row]][meter_of[kind]] = quantity

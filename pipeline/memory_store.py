@@ -8,7 +8,8 @@ suite in ``tests/clickhouse`` holds that it behaves as the real store does.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Context, Decimal
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -50,6 +51,9 @@ FACTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "costs": pl.List(DECIMAL),
     "identity_hash": pl.UInt64,
 }
+
+#: Sums of DECIMAL have more digits than Python's decimals keep by default.
+_EXACT: Final = Context(prec=76)
 
 _FACT_KEY: Final = ("org", "time", "source", "id", "received_at")
 _REPEAT_KEY: Final = ("org", "topic", "partition", "offset", "index")
@@ -274,7 +278,7 @@ def _quantity_lists(facts: Iterable[Row]) -> dict[str, list[Any]]:
 
 
 def _sum(amounts: Iterable[Decimal | None]) -> Decimal:
-    return sum((amount for amount in amounts if amount is not None), Decimal(0))
+    return reduce(_EXACT.add, (amount for amount in amounts if amount is not None), Decimal(0))
 
 
 def _frame(rows: Iterable[Mapping[str, Any]], schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:

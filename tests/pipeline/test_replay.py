@@ -1,0 +1,195 @@
+"""The executable specification against an oracle that shares nothing with it, and against itself under any history."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import count as count_module
+from pipeline.count import CountLimits, fresh
+from pipeline.decode import Limits
+from pipeline.identities import identity_hashes
+from pipeline.memory_store import MemoryStore
+from pipeline.replay import replay
+from schemas.rejects import Reason
+from tests.pipeline.batches import HORIZON, Event, LogBlock, logs, make_book, make_record, raw_events
+from tests.pipeline.driving import books_of, crash_at, steps_of
+from tests.pipeline.oracle import expected, found, without_blocks
+
+if TYPE_CHECKING:
+    from random import Random
+
+    import polars as pl
+    from numpy.typing import NDArray
+
+    from pipeline.block import Block
+    from pipeline.count import PartitionState
+    from pipeline.replay import Outcome
+    from tests.pipeline.oracle import Books
+
+EVENT_LIMITS = Limits(max_ahead_seconds=7_200)
+SHORT = timedelta(seconds=25)
+
+#: What memory may hold: all, nearly nothing, identities only, totals only.
+count_limits = st.builds(
+    CountLimits,
+    horizon=st.sampled_from((HORIZON, SHORT)),
+    identities_max=st.sampled_from((1, 3, 40_000_000)),
+    totals_rows_max=st.sampled_from((0, 1, 200_000)),
+)
+histories = st.randoms(use_true_random=False)
+
+
+@given(raw=raw_events(), horizon=st.sampled_from((HORIZON, SHORT)), partitions=st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_replay_says_what_the_oracle_says(raw: list[Event], horizon: timedelta, partitions: int) -> None:
+    """From JSON to books: facts, prices, totals, duplicates and conflicts are those of plain dictionaries."""
+    log = [LogBlock(0, 0, tuple(raw))]
+
+    outcome = _replayed(raw, horizon=horizon, partitions=partitions)
+
+    assert without_blocks(expected(log, horizon=horizon)) == without_blocks(_books(outcome))
+
+
+@given(raw=raw_events(), horizon=st.sampled_from((HORIZON, SHORT)))
+@settings(max_examples=20, deadline=None)
+def test_every_conflict_is_refused_and_nothing_else_of_valid_events(raw: list[Event], horizon: timedelta) -> None:
+    """The rejects of valid events are the conflicts, at their own coordinates."""
+    outcome = _replayed(raw, horizon=horizon, partitions=2)
+
+    conflicts = [place for place, repeat in _books(outcome).repeats.items() if repeat[0] == "conflict"]
+    refused = [(one.topic, one.partition, one.offset, one.index) for one in outcome.rejects]
+    assert sorted(conflicts) == refused
+    assert all(one.reason is Reason.CONFLICT and one.payload_sha256 for one in outcome.rejects)
+
+
+def test_a_bad_record_is_refused_and_its_neighbours_count() -> None:
+    """Neighbours of a bad record are never harmed."""
+    bad = make_record([Event(offset=1)])._replace(value=b"{")
+    records = [make_record([Event(offset=0, id="a")]), bad, make_record([Event(offset=2, id="b")])]
+
+    outcome = replay(
+        records, books=[make_book()], partitions=1, limits=EVENT_LIMITS, count_limits=CountLimits(horizon=HORIZON)
+    )
+
+    assert outcome.facts.get_column("offset").to_list() == [0, 2]
+    assert [(one.reason, one.offset) for one in outcome.rejects] == [(Reason.NOT_JSON, 1)]
+
+
+@given(log=logs(), limits=count_limits, history=histories)
+@settings(max_examples=120, deadline=None)
+def test_no_history_changes_the_books(log: list[LogBlock], limits: CountLimits, history: Random) -> None:
+    """Any cut into runs, crashes at any step, restarts from any committed block, memory kept or lost: one result."""
+    store = MemoryStore()
+
+    _count_with_crashes(log, store=store, limits=limits, history=history)
+
+    assert expected(log, horizon=limits.horizon) == books_of(store)
+
+
+@given(log=logs(seconds_max=40), history=histories)
+@settings(max_examples=60, deadline=None)
+def test_reused_ids_and_late_raw_partitions_count_the_same_after_any_restart(
+    log: list[LogBlock],
+    history: Random,
+) -> None:
+    """With a horizon of seconds and raw partitions that lag by more, restored memory decides alike."""
+    limits, store = CountLimits(horizon=timedelta(seconds=15)), MemoryStore()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(count_module, "RESTORE_SLACK", timedelta(0))
+        _count_with_crashes(log, store=store, limits=limits, history=history)
+
+    assert expected(log, horizon=limits.horizon) == books_of(store)
+
+
+@given(log=logs(), limits=count_limits, history=histories)
+@settings(max_examples=60, deadline=None)
+def test_colliding_hashes_cost_questions_and_never_an_event(
+    log: list[LogBlock],
+    limits: CountLimits,
+    history: Random,
+) -> None:
+    """With hashes of two bits nearly all identities collide, and the books are the same."""
+    store = MemoryStore()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(count_module, "identity_hashes", _two_bits)
+        _count_with_crashes(log, store=store, limits=limits, history=history)
+
+    assert expected(log, horizon=limits.horizon) == books_of(store)
+
+
+@given(log=logs())
+@settings(max_examples=30, deadline=None)
+def test_counting_a_log_twice_changes_no_row(log: list[LogBlock]) -> None:
+    """Everything that a second worker writes is there already, byte for byte."""
+    store, runs = MemoryStore(), _blocks(log)
+    for blocks in runs.values():
+        steps_of(fresh(blocks[0].partition, next_block=0, limits=_ALL), blocks, store=store, limits=_ALL)
+    once = store.facts(), store.totals(), store.repeats()
+
+    for blocks in runs.values():
+        steps_of(fresh(blocks[0].partition, next_block=0, limits=_ALL), blocks, store=store, limits=_ALL)
+
+    twice = store.facts(), store.totals(), store.repeats()
+    assert all(one.equals(other) for one, other in zip(once, twice, strict=True))
+
+
+_ALL = CountLimits(horizon=HORIZON)
+
+
+def _count_with_crashes(
+    log: list[LogBlock],
+    *,
+    store: MemoryStore,
+    limits: CountLimits,
+    history: Random,
+) -> None:
+    """Counts each partition in runs of any length, with crashes after any step and commits that lag behind."""
+    for blocks in _blocks(log).values():
+        committed = at = crashes = 0
+        state: PartitionState | None = None
+        while at < len(blocks):
+            run = blocks[at : at + history.randint(1, 4)]
+            begin = state or fresh(run[0].partition, next_block=run[0].offset, limits=limits)
+            if crashes < 6 and history.random() < 0.4:
+                crashes += 1
+                crash_at(history.randint(0, 8), begin, run, store=store, limits=limits)
+                at, state = committed, None
+                continue
+            _, after, _ = steps_of(begin, run, store=store, limits=limits)
+            at += len(run)
+            follows = at < len(blocks) and blocks[at].offset == after.next_block
+            state = after if follows and history.random() < 0.8 else None  # else as after a seek: asked anew
+            committed = at if history.random() < 0.7 else committed
+
+
+def _blocks(log: list[LogBlock]) -> dict[int, list[Block]]:
+    blocks: dict[int, list[Block]] = {}
+    for block in log:
+        blocks.setdefault(block.partition, []).append(block.encoded())
+    return blocks
+
+
+def _two_bits(events: pl.DataFrame) -> NDArray[np.uint64]:
+    return identity_hashes(events) % np.uint64(4)
+
+
+def _replayed(raw: list[Event], *, horizon: timedelta, partitions: int) -> Outcome:
+    return replay(
+        [make_record([event]) for event in raw],
+        books=[make_book()],
+        partitions=partitions,
+        limits=EVENT_LIMITS,
+        count_limits=CountLimits(horizon=horizon),
+    )
+
+
+def _books(outcome: Outcome) -> Books:
+    return found(
+        outcome.facts.iter_rows(named=True), outcome.totals.iter_rows(named=True), outcome.repeats.iter_rows(named=True)
+    )
