@@ -70,6 +70,10 @@ def read_candidates(record: RawRecord) -> Candidates | Unreadable:
     mode = mode_of(record.headers)
     if mode is Mode.BINARY:
         event = _bound(record, document.tree)
+        if event.keys() <= {"data"}:
+            return _whole(
+                document, Reason.NOT_CLOUDEVENT, f"no ce_* headers; send a whole event as {CONTENT_TYPE_EVENT}"
+            )
         return Candidates([event], document.repeating or isinstance(event, Repeating))
     if detail := _mismatch(mode, document.tree):
         return _whole(document, Reason.NOT_CLOUDEVENT, detail)

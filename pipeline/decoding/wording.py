@@ -29,4 +29,4 @@ def shown(text: str) -> str:
 
 def kind_of(value: object) -> str:
     """What a JSON reader calls the value: "an array", "a number" …."""
-    return next((kind for python, kind in _KINDS.items() if isinstance(value, python)), "no UTF-8 text")
+    return next((kind for python, kind in _KINDS.items() if isinstance(value, python)), "bytes that are no UTF-8")
