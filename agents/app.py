@@ -119,7 +119,12 @@ class Pipeline:
     async def stop(self) -> None:
         """Finishes the batches in flight, commits, leaves the group."""
         self._should_stop = True
-        await self.app.stop()
+        try:
+            await self.app.stop()
+        except asyncio.CancelledError:
+            # A commit that aiokafka cancelled inside; what broke the worker is what has to be told.
+            if self.failure is None:
+                raise
         for part in (self._catalog, self._raw_log, self._publisher):
             await part.stop()
 
@@ -223,6 +228,6 @@ BYTES_PER_EVENT = 45
 
 
 def quiet_libraries(level: int = logging.ERROR) -> None:
-    """Faust, mode and aiokafka log every step of a rebalance; what matters of it is logged here."""
-    for name in ("faust", "mode", "aiokafka", "asyncio", "agents.chunks"):
+    """Keeps rebalances (Faust, mode, aiokafka) and refused connections (urllib3) out; what matters is logged here."""
+    for name in ("faust", "mode", "aiokafka", "asyncio", "urllib3", "agents.chunks"):
         logging.getLogger(name).setLevel(level)
