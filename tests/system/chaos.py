@@ -1,0 +1,270 @@
+"""A run under faults: load on real servers and real workers, blows from a seeded list, and a verdict at the end."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlsplit
+
+from tests.processes import broker_process, store_process
+from tests.system.events import EventStream
+from tests.system.installation import SESSION_SECONDS, WORKER, Fleet, Installation, Worker, wait_until
+from tests.system.oracle import Differences, Expected, differences, expect
+from tests.system.prices import BOOK
+from tests.system.sending import Load
+from tests.system.views import appended, read_views
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.processes import ServerProcess
+
+PARTITIONS: Final = 4
+DRAIN_SECONDS: Final = 240
+#: How long a kill may wait for work that is stored and not committed yet.
+AIM_SECONDS: Final = 5.0
+STORE_AWAY_SECONDS: Final = 2.0
+
+
+class Fault(Enum):
+    """What happens to the installation."""
+
+    WORKER_KILLED = "SIGKILL to a worker"
+    WORKER_TERMINATED = "SIGTERM to a worker"
+    WORKER_PAUSED = "SIGSTOP of a worker beyond its session"
+    STORE_KILLED = "SIGKILL to the store"
+    BROKER_RESTARTED = "broker restarted"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much load, how many workers, which faults."""
+
+    seed: int
+    workers: int
+    events: int  # at least
+    events_per_second: float
+    faults: dict[Fault, int] = field(default_factory=dict)
+    entry: tuple[str, ...] = WORKER
+
+    def schedule(self, generator: random.Random) -> list[Fault]:
+        """The faults in the order of this seed."""
+        listed = [fault for fault, times in self.faults.items() for _ in range(times)]
+        generator.shuffle(listed)
+        return listed
+
+
+@dataclass
+class Verdict:
+    """What came out, and what proves that the faults bit."""
+
+    seed: int
+    differences: Differences
+    expected: Expected
+    facts: int
+    aborted: int
+    drain: str = ""
+    audit: str = ""
+    blows: list[Fault] = field(default_factory=list)
+    blocks_in_flight: list[int] = field(default_factory=list)  # by kill: stored and not committed when it came
+    replays: int = 0
+    restored: int = 0
+    taken_back: int = 0  # partitions restored to another block than their first
+    exit_codes: list[int] = field(default_factory=list)
+    unasked_ends: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        sent, bitten = self.expected, sum(count > 0 for count in self.blocks_in_flight)
+        kinds = {fault.value: self.blows.count(fault) for fault in Fault if fault in self.blows}
+        lines = {
+            "seed": f"{self.seed}, {self.seconds:.0f} s",
+            "events sent": f"{sent.events}: {len(sent.refused)} to refuse, {sent.repeats} repeats, {sent.late} late",
+            "records aborted": self.aborted,
+            "facts": self.facts,
+            "faults": kinds,
+            "kills that hit work in flight": f"{bitten} of {len(self.blocks_in_flight)}",
+            "blocks stored, not committed": self.blocks_in_flight,
+            "events replayed": self.replays,
+            "partitions restored": f"{self.restored}, {self.taken_back} of them to a block in the middle",
+            "exit codes of workers told to stop": self.exit_codes,
+            "workers that ended by themselves": self.unasked_ends,
+            "drain": self.drain or "ok",
+            "audit": self.audit or "ok",
+            "differences": self.differences or "none",
+        }
+        return "\n".join(f"{name}: {value}" for name, value in lines.items())
+
+
+class Run:
+    """One installation on servers of its own, under one plan; leaving the ``with`` stops everything."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self._plan = plan
+        self._random = random.Random(plan.seed)
+        self._folder = folder
+        self._broker = broker_process(folder / "broker")
+        self._store = store_process(folder / "store")
+        self._blows: list[Fault] = []
+        self._in_flight: list[int] = []
+        self._exit_codes: list[int] = []
+
+    def verdict(self) -> Verdict:
+        """Runs the plan to its end and compares what is there with what must be."""
+        started = time.monotonic()
+        bootstrap = self._broker.wait_until_ready()["bootstrap"]
+        installation = Installation(self._folder, bootstrap, self._store.wait_until_ready()["url"])
+        installation.set_up(catalog=BOOK, partitions=PARTITIONS)
+        records = iter(EventStream(random.Random(self._plan.seed), now=lambda: datetime.now(UTC)))
+        load = Load(
+            bootstrap, installation.topics.events, partitions=PARTITIONS, records=records, seed=self._plan.seed
+        )  # fmt: skip
+        with load, Fleet(installation, self._plan.workers, entry=self._plan.entry) as fleet:
+            fleet.start()
+            load.start(events_per_second=self._plan.events_per_second)
+            for fault in self._plan.schedule(self._random):
+                self._strike(fault, installation, fleet)
+            self._wait_for_load(load, fleet)
+            load.stop()
+            drain = self._drain(installation, fleet)
+            self._exit_codes += fleet.stop()
+            verdict = self._judge(installation, load, fleet)
+        verdict.drain = drain
+        verdict.audit = _why(installation.tally("audit"))
+        verdict.seconds = time.monotonic() - started
+        return verdict
+
+    def _wait_for_load(self, load: Load, fleet: Fleet) -> None:
+        def enough() -> bool:
+            fleet.tend()
+            return load.events >= self._plan.events or not load.running
+
+        wait_until(enough, what=f"{self._plan.events} events are sent", seconds=900)
+
+    def _drain(self, installation: Installation, fleet: Fleet) -> str:
+        """A worker that ends by itself now is replaced once more before it is called a failure to drain."""
+        answer = installation.tally("drain", "--timeout", str(DRAIN_SECONDS))
+        fleet.tend()
+        return _why(answer)
+
+    def _judge(self, installation: Installation, load: Load, fleet: Fleet) -> Verdict:
+        topics = installation.topics
+        expected = expect(load.sent, appended(installation.bootstrap, topics.events))
+        views = read_views(
+            installation.store_url, bootstrap=installation.bootstrap, rejected_topic=topics.rejected
+        )  # fmt: skip
+        counted, restored = fleet.lines("batch_counted"), fleet.lines("partition_restored")
+        found = differences(expected, views, topic=topics.events)
+        lost = set(load.sent) - expected.numbers
+        for number in sorted(lost):
+            found.add("the log: missing", f"record {number} was acknowledged and is not in the raw topic")
+        return Verdict(
+            seed=self._plan.seed,
+            differences=found,
+            expected=expected,
+            facts=len(views.facts),
+            aborted=load.aborted,
+            blows=self._blows,
+            blocks_in_flight=self._in_flight,
+            replays=sum(line["replays"] for line in counted),
+            restored=len(restored),
+            taken_back=sum(line["before_block"] > 0 for line in restored),
+            exit_codes=self._exit_codes,
+            unasked_ends=fleet.unasked_ends,
+        )
+
+    # The blows. Each ends when counting goes on, so that they hit a system at work.
+
+    def _strike(self, fault: Fault, installation: Installation, fleet: Fleet) -> None:
+        fleet.tend()
+        worker = self._random.choice(fleet.live)
+        match fault:
+            case Fault.WORKER_KILLED:
+                self._kill(worker, installation, fleet)
+            case Fault.WORKER_TERMINATED:
+                self._exit_codes.append(fleet.terminate(worker))
+            case Fault.WORKER_PAUSED:
+                _pause(worker)
+            case Fault.STORE_KILLED:
+                self._store.kill()
+                time.sleep(STORE_AWAY_SECONDS)
+                self._store = store_process(self._folder / "store", port=_port(installation.store_url))
+                self._store.wait_until_ready()
+            case Fault.BROKER_RESTARTED:
+                self._broker.stop()
+                self._broker = broker_process(self._folder / "broker", port=_port(f"//{installation.bootstrap}"))
+                self._broker.wait_until_ready()
+        self._blows.append(fault)
+        _wait_for_progress(installation, fleet)
+        time.sleep(self._random.uniform(0.0, 2.0))
+
+    def _kill(self, worker: Worker, installation: Installation, fleet: Fleet) -> None:
+        """Waits a little for work in flight; the count is taken after the kill, when nobody commits for the dead."""
+        deadline = time.monotonic() + AIM_SECONDS
+        while not _in_flight(worker, installation) and time.monotonic() < deadline:
+            time.sleep(self._random.uniform(0.0, 0.1))
+        worker.server.kill()
+        self._in_flight.append(_in_flight(worker, installation))
+        fleet.kill(worker)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in (self._store, self._broker):
+            _end(server)
+
+
+def _pause(worker: Worker) -> None:
+    """Longer than its session, so that others take over and its late writes and commits come from the past."""
+    worker.wait_until_ready()
+    given = len(worker.lines("partitions_assigned"))
+    worker.signal(signal.SIGSTOP)
+    time.sleep(SESSION_SECONDS + 2)
+    worker.signal(signal.SIGCONT)
+    wait_until(
+        lambda: worker.exit_code is not None or len(worker.lines("partitions_assigned")) > given,
+        what="the paused worker was thrown out of the group and joined it again",
+    )
+
+
+def _in_flight(worker: Worker, installation: Installation) -> int:
+    own = worker.priced_partitions(installation)
+    ahead = installation.stored_beyond_commit()
+    return sum(count for partition, count in ahead.items() if partition in own)
+
+
+def _wait_for_progress(installation: Installation, fleet: Fleet) -> None:
+    """Until every partition of the raw topic was committed beyond where it was, so that nobody stands still."""
+    topic = installation.topics.events
+    before = installation.committed(topic)
+
+    def moved() -> bool:
+        fleet.tend()
+        now = installation.committed(topic)
+        return all(now[partition] > offset for partition, offset in before.items())
+
+    wait_until(moved, what=f"commits go on beyond {before} in every partition")
+
+
+def _end(server: ServerProcess) -> None:
+    if server.process.poll() is None:
+        server.kill()
+
+
+def _port(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+def _why(answer: Any) -> str:
+    """How a command failed; nothing when it succeeded."""
+    if answer.returncode == 0:
+        return ""
+    return f"exit {answer.returncode}: {answer.stderr.strip()[-500:]} {answer.stdout.strip()[-1500:]}"

@@ -1,0 +1,79 @@
+"""Workers with a bug planted on purpose: ``python -m tests.system.planted BUG`` runs one in place of ``tally worker``.
+
+A harness that never fails proves nothing. Each bug here is a plausible mistake, and the run that is judged right with
+``tally worker`` must be judged wrong with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import agents.count
+from agents.count import CountAgent
+from clickhouse.client import Store
+from schemas.errors import StoreUnavailable
+from tally.main import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: How far the inserts lag behind the acknowledgement.
+LATE_SECONDS: Final = 1.0
+EVERY_BLOCK: Final = 2**63 - 1
+
+
+def acknowledge_before_insert() -> None:
+    """Offsets are committed for blocks that are not stored yet; a kill in between loses them."""
+    work = CountAgent.work
+
+    async def acknowledged_at_once(self: Any, chunks: Any) -> None:
+        before = getattr(self, "planted", None)
+
+        async def later() -> None:
+            if before is not None:
+                await before
+            await asyncio.sleep(LATE_SECONDS)
+            await work(self, chunks)
+
+        self.planted = asyncio.ensure_future(later())
+
+    CountAgent.work = acknowledged_at_once  # type: ignore[method-assign]
+
+
+def insert_facts_once() -> None:
+    """An insert of facts whose outcome is unknown is taken for done instead of repeated."""
+    insert = Store.insert
+
+    def tried_once(self: Store, table: str, rows: Any) -> None:
+        try:
+            insert(self, table, rows)
+        except StoreUnavailable:
+            if table != "facts_rows":
+                raise
+
+    Store.insert = tried_once  # type: ignore[method-assign]
+
+
+def restore_beyond_the_fence() -> None:
+    """Memory is restored with the facts of blocks that will be read again, so these are taken for replays."""
+    for name in ("identities_before", "known_facts"):
+        question: Callable[..., Any] = getattr(agents.count, name)
+
+        def unfenced(store: Any, *, before: int, question: Callable[..., Any] = question, **rest: Any) -> Any:
+            _ = before
+            return question(store, before=EVERY_BLOCK, **rest)
+
+        setattr(agents.count, name, unfenced)
+
+
+BUGS: Final = {
+    "acknowledge_before_insert": acknowledge_before_insert,
+    "insert_facts_once": insert_facts_once,
+    "restore_beyond_the_fence": restore_beyond_the_fence,
+}
+
+if __name__ == "__main__":
+    BUGS[sys.argv[1]]()
+    main(["worker"])
