@@ -29,6 +29,9 @@ SETTING_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_]+")
 ERROR_CODE: Final = re.compile(r"Code: (\d+)\.")
 
+#: What chDB raises when the engine says no; the second when the message quotes bytes that are no UTF-8.
+ENGINE_ERRORS: Final = (RuntimeError, UnicodeDecodeError)
+
 
 class EngineError(Exception):
     """What the engine says when it refuses or fails; ``code`` is ClickHouse's number, 1002 when it gives none."""
@@ -134,8 +137,8 @@ class Engine:
             try:
                 in_url = f"?database={database}" if PLAIN_NAME.fullmatch(database) else ""
                 connection = self._connect(f"{self._path}{in_url}")
-            except RuntimeError as error:
-                raise EngineError(str(error)) from error
+            except ENGINE_ERRORS as error:
+                raise EngineError(_said(error)) from error
             session = Session(connection, self._check_disk)
             try:
                 if database and not in_url:
@@ -179,8 +182,8 @@ class Session:
         """
         try:
             result = self._connection.query(sql, form, params=dict(parameters or {}))
-        except RuntimeError as error:
-            raise EngineError(str(error)) from error
+        except ENGINE_ERRORS as error:
+            raise EngineError(_said(error)) from error
         if result.rows_written():
             self._check_disk()
         body = result.get_memview().view() if result.size() else memoryview(b"")
@@ -192,20 +195,20 @@ class Session:
             self._blocks = self._connection.send_query(sql, form, params=dict(parameters or {}))
             for block in self._blocks:
                 yield block.bytes()
-        except RuntimeError as error:
-            raise EngineError(str(error)) from error
+        except ENGINE_ERRORS as error:
+            raise EngineError(_said(error)) from error
 
     def insert(self, statement: bytes, form: str) -> Insert:
         """Begins an insert; ``statement`` ends before its FORMAT, the data are given to ``Insert.append``."""
         try:
             return Insert(self._connection.send_insert(statement, form), self._check_disk)
-        except RuntimeError as error:
-            raise EngineError(str(error)) from error
+        except ENGINE_ERRORS as error:
+            raise EngineError(_said(error)) from error
 
     def end(self) -> None:
         """Gives up what still runs and closes the connection, in this order: the engine dies of the other one."""
         if self._blocks is not None:
-            with contextlib.suppress(RuntimeError):  # it has failed already
+            with contextlib.suppress(*ENGINE_ERRORS):  # it has failed already
                 self._blocks.cancel()
         self._connection.close()
 
@@ -221,15 +224,15 @@ class Insert:
         """Takes the next bytes of the data, cut anywhere."""
         try:
             self._inserter.append(data)
-        except RuntimeError as error:
-            raise EngineError(str(error)) from error
+        except ENGINE_ERRORS as error:
+            raise EngineError(_said(error)) from error
 
     def finish(self) -> tuple[int, int]:
         """Stores what was given, and returns when it is stored: rows and bytes."""
         try:
             done = self._inserter.finish()
-        except RuntimeError as error:
-            raise EngineError(str(error)) from error
+        except ENGINE_ERRORS as error:
+            raise EngineError(_said(error)) from error
         self._check_disk()
         return done.rows_written, done.bytes_written
 
@@ -240,8 +243,12 @@ class Insert:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Without ``finish`` the insert is given up."""
-        with contextlib.suppress(RuntimeError):  # already failed: the engine has given it up
+        with contextlib.suppress(*ENGINE_ERRORS):  # already failed: the engine has given it up
             self._inserter.cancel()
+
+
+def _said(error: RuntimeError | UnicodeDecodeError) -> str:
+    return error.object.decode(errors="replace") if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 def quoted_name(name: str) -> str:

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from clickhouse.embedded import Engine, EngineError, Session
 from clickhouse.http_protocol import (
@@ -91,7 +91,10 @@ class HttpServer(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 -- socketserver's types
         """Further connections wait in the backlog while as many as allowed are open."""
-        self._connections.acquire()
+        while not self._connections.acquire(timeout=0.2):
+            if self.stopping.is_set():
+                self.shutdown_request(request)
+                return
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
@@ -123,8 +126,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Health, or a query that only reads."""
-        path = urlsplit(self.path)
-        if path.path in {"/ping", "/"} and not path.query:
+        if self.path in {"/ping", "/"}:
             self._send(200, [b"Ok.\n"], {"Content-Type": "text/html; charset=UTF-8"})
         else:
             self._answer(reads_only=True)
@@ -153,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
         """A page in somebody's browser must not reach the store: it would speak for a user who is on this machine."""
         if self.server.stopping.is_set():
             raise RequestError(210, "NETWORK_ERROR", "The store is stopping.", status=503)
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or "localhost"
+        host = _url(f"//{self.headers.get('Host', '')}").hostname or "localhost"
         if self.headers.get("Origin") or (self.server.only_local and host not in LOOPBACK_NAMES):
             raise RequestError(497, "ACCESS_DENIED", "Requests from web pages and for other host names are refused.")
 
@@ -162,7 +164,7 @@ class Handler(BaseHTTPRequestHandler):
         kind = self.headers.get("Content-Type", "")
         if kind.startswith("multipart/form-data"):
             form = form_fields(body.whole(self.server.limits.statement_bytes), kind)
-        return read_request(urlsplit(self.path).query, self.headers, form=form)
+        return read_request(_url(self.path).query, self.headers, form=form)
 
     def _check_login(self, request: Request) -> None:
         login = self.server.login
@@ -344,6 +346,13 @@ class _Body:
         if len(piece) < size:
             raise ConnectionResetError("the client ended in the middle of a body")
         return piece
+
+
+def _url(text: str) -> SplitResult:
+    try:
+        return urlsplit(text)
+    except ValueError as error:
+        raise RequestError(36, "BAD_ARGUMENTS", f"The address of the request can't be read: {error}.") from error
 
 
 def _length(text: str) -> int:

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
+import psutil
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
@@ -110,6 +112,12 @@ def limited_store_process(data: Path, *, limits: str) -> ServerProcess:
     code += "from clickhouse.embedded import EngineLimits; from clickhouse.http_server import ServerLimits; "
     code += f"sys.exit(run_store(Path(sys.argv[1]), 0, {limits}))"
     return ServerProcess("-c", code, str(data), log=_log(data, "store"))
+
+
+def wait_until_gone(*processes: psutil.Process) -> None:
+    """Returns when all have ended. Without an init process that buries orphans, a dead one stays as a zombie."""
+    while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
+        time.sleep(0.02)  # the test's own timeout is the limit
 
 
 def _log(data: Path, server: str) -> Path:

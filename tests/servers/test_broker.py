@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import stat
+import time
 from typing import TYPE_CHECKING
 
 import psutil
@@ -15,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from tests.processes import ServerProcess, broker_process
+from tests.processes import ServerProcess, broker_process, wait_until_gone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,9 +148,7 @@ async def test_java_dies_with_its_parent_and_the_records_stay(tmp_path: Path) ->
     java = java_of(first)
     first.kill()
 
-    # Without an init process that buries orphans, a dead one stays in the table as a zombie.
-    while java.is_running() and java.status() != psutil.STATUS_ZOMBIE:
-        pass  # the test's own timeout is the limit
+    wait_until_gone(java)
     with broker_process(tmp_path / "data", port=int(bootstrap.rpartition(":")[2])) as second:
         assert second.wait_until_ready()["bootstrap"] == bootstrap
         assert await read(bootstrap, "t", 1) == [b"one"]
@@ -173,7 +172,7 @@ def test_it_can_be_stopped_before_it_is_ready(tmp_path: Path) -> None:
     with broker_process(tmp_path / "data") as process:
         parent = psutil.Process(process.process.pid)
         while not (servers := [child for child in parent.children() if runs_kafka(child)]):
-            pass
+            time.sleep(0.02)
 
         assert process.stop() == 0
     assert not servers[0].is_running()

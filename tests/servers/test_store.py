@@ -7,9 +7,11 @@ import contextlib
 import http.client
 import io
 import json
+import random
 import signal
 import socket
 import threading
+import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -286,7 +288,7 @@ def test_a_client_that_leaves_in_the_middle_of_an_answer_harms_nobody(database: 
 
     assert post(database, "SELECT 1").data == b"1\n"
     while post(database, "SELECT count() FROM system.processes").data != b"1\n":
-        pass  # the test's own timeout is the limit
+        time.sleep(0.02)  # the test's own timeout is the limit
 
 
 def test_a_client_that_leaves_in_the_middle_of_an_insert_stores_nothing(client: Any, database: str) -> None:
@@ -300,7 +302,7 @@ def test_a_client_that_leaves_in_the_middle_of_an_insert_stores_nothing(client: 
     connection.close()
 
     while post(database, "SELECT count() FROM system.processes").data != b"1\n":
-        pass
+        time.sleep(0.02)
     assert client.command("SELECT count() FROM t") == 0
 
 
@@ -466,7 +468,7 @@ def test_it_ends_in_order_when_asked(tmp_path: Path, number: signal.Signals) -> 
         )
         asking.start()
         while post(url, "SELECT count() FROM system.processes").data != b"2\n":
-            pass
+            time.sleep(0.02)
 
         assert process.stop(number) == 0
         asking.join()
@@ -489,6 +491,28 @@ def test_limits_fail_the_request_and_not_the_store(tmp_path: Path) -> None:
         greedy = post(url, "SELECT length(groupArray(number)) FROM numbers(1000000000)")
         assert greedy.headers["X-ClickHouse-Exception-Code"] == "241"
         assert post(url, "SELECT count() FROM t").data == b"0\n"
+
+
+def test_a_connection_beyond_the_limit_waits_and_does_not_keep_the_store_from_stopping(tmp_path: Path) -> None:
+    """It is served when another one ends."""
+    limits = "server_limits=ServerLimits(connections=1)"
+    with limited_store_process(tmp_path / "data", limits=limits) as process:
+        parts = urlsplit(process.wait_until_ready()["url"])
+        address = (parts.hostname or "", parts.port or 0)
+        request = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with socket.create_connection(address) as first, socket.create_connection(address) as second:
+            first.sendall(request)
+            assert first.recv(15) == b"HTTP/1.1 200 OK"
+            second.sendall(request)
+            second.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                second.recv(15)
+            first.close()
+            second.settimeout(60)
+
+            assert second.recv(15) == b"HTTP/1.1 200 OK"
+            with socket.create_connection(address):
+                assert process.stop() == 0
 
 
 def test_an_insert_that_would_fill_the_disk_fails_and_the_store_goes_on(tmp_path: Path) -> None:
@@ -518,6 +542,61 @@ def test_an_insert_on_a_disk_that_got_full_meanwhile_is_not_acknowledged(tmp_pat
 
         assert post(url, statement).headers["X-ClickHouse-Exception-Code"] == "243"
         assert post(url, "SELECT 1").status == 200
+
+
+TARGETS = (
+    *(
+        "/",
+        "/?query=select+1",
+        "/?query=%ff%fe",
+        "/?database=%00",
+        "/?param_a=%ff&query=select+{a:String}",
+        "//[",
+        "/ping",
+    ),
+    *(
+        "/?database=a%27b&query=select+1",
+        "/?query_id=%0d%0aX:1&query=select+1",
+        "/?query=select+1+format+Nope",
+        "/?x=%",
+    ),
+)
+HEADERS = (
+    *("Host: [::", "Host: ]", "Host: localhost:99999", "Content-Length: 99999999999999999999", "Content-Length: x"),
+    *(
+        "Transfer-Encoding: chunked",
+        "Content-Type: multipart/form-data",
+        "Content-Type: multipart/form-data; boundary=x",
+    ),
+    *("Content-Encoding: gzip", "Content-Encoding: zstd", "Authorization: Basic !!!", "Authorization: \xff", ":"),
+    *("X-ClickHouse-User: \xff", "Expect: 100-continue", "X-ClickHouse-Database: \xff", f"{'a' * 70_000}: b"),
+)
+BODIES = (
+    *(b"", b"select 1", b"\xff\x00", b"5\r\nselec\r\n0\r\n\r\n", b"--x\r\n\r\n", b"insert into x format CSV\n1", b"/*"),
+    *(b"select '", b"$$", b"insert", b"\x1f\x8b\x08"),
+)
+
+
+def test_no_request_breaks_the_store(tmp_path: Path) -> None:
+    """Six hundred requests put together from what is wrong in requests: refused or answered, never a traceback."""
+    chance = random.Random(1)
+    with store_process(tmp_path / "data") as process:
+        url = process.wait_until_ready()["url"]
+        address = (urlsplit(url).hostname or "", urlsplit(url).port or 0)
+        for _ in range(600):
+            body = chance.choice(BODIES)
+            headers = [*chance.sample(HEADERS, chance.randint(0, 3)), f"Content-Length: {len(body)}"]
+            chance.shuffle(headers)
+            method = chance.choice(["GET", "POST", "HEAD", "PUT", "\xff"])
+            head = "\r\n".join([f"{method} {chance.choice(TARGETS)} HTTP/1.1", *headers, "", ""])
+            with socket.create_connection(address) as raw, contextlib.suppress(ConnectionError):
+                raw.sendall(head.encode("latin-1") + body)
+                raw.shutdown(socket.SHUT_WR)
+                assert raw.recv(9) in {b"", b"HTTP/1.1 "}
+
+        assert post(url, "SELECT 1").data == b"1\n"
+        assert process.stop() == 0
+    assert process.stderr() == ""
 
 
 def test_it_says_nothing_but_its_ready_line(tmp_path: Path) -> None:
