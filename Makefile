@@ -61,8 +61,8 @@ fmt: $(SYNCED) ## Format the code and mend what the linter can mend.
 	$(RUN) ruff check --fix .
 
 .PHONY: clean
-clean: ## Remove what was made here; Kafka's jars stay in the user's cache.
-	rm -rf .venv .tools .tally tally-data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## Remove what was built here; data (tally-data) and the jars in the user's cache stay.
+	rm -rf .venv .tools .tally dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: jars
