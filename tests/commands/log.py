@@ -80,7 +80,14 @@ def records(settings: Settings, topic: str) -> list[Any]:
     return run(settings, ask())
 
 
-def produce(settings: Settings, topic: str, values: Sequence[bytes], *, key: bytes | None = None) -> None:
+def produce(
+    settings: Settings,
+    topic: str,
+    values: Sequence[bytes],
+    *,
+    key: bytes | None = None,
+    headers: Sequence[tuple[str, bytes]] = (),
+) -> None:
     """Puts records into partition 0 of a topic."""
 
     async def ask() -> None:
@@ -88,7 +95,7 @@ def produce(settings: Settings, topic: str, values: Sequence[bytes], *, key: byt
         await producer.start()
         try:
             for value in values:
-                await producer.send_and_wait(topic, value, key=key, partition=0)
+                await producer.send_and_wait(topic, value, key=key, partition=0, headers=list(headers))
         finally:
             await producer.stop()
 
