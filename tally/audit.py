@@ -73,11 +73,15 @@ def audit_command(
     ] = 60.0,
     form: FormatOption = None,
 ) -> None:
-    """Prove that every raw record is accounted for once and that totals are their facts; exit 1 on any difference.
+    r"""Prove that every raw record is accounted for once and that totals are their facts; exit 1 on any difference.
 
     Raw records have no org until they are read, so they are always checked for all orgs.
 
-    Example: tally audit
+    \b
+    Examples:
+      tally audit
+      tally audit --org acme --format json
+      tally audit --heal
     """
     settings: Settings = context.obj.settings()
     whose = "" if org is None else checked_org(org)

@@ -164,13 +164,15 @@ class Question:
         return reports.lanes(self.store, org=self.org, by=by.value, period=self.period)
 
 
-@report_app.command("summary")
+@report_app.command("summary", short_help="Today, this week, this month and all of time.")
 def summary_command(
     context: typer.Context, *, org: OrgOption, now: NowOption = None, form: FormatOption = None
 ) -> None:
-    """Today, this week, this month and all of time: requests, successes, tokens, cost.
+    r"""Today, this week, this month and all of time: requests, successes, tokens, cost.
 
-    Example: tally report summary --org acme
+    \b
+    Examples:
+      tally report summary --org acme
     """
     with _question(context, org=org, period="total", now=now, form=form) as asked:
         spans = {"today": day_of(asked.now), "week": week_of(asked.now), "month": month_of(asked.now)}
@@ -183,7 +185,7 @@ def summary_command(
         _print(asked.form, document, rows, columns=WINDOW_COLUMNS, title=f"Summary of {org} at {_at(asked.now)}")
 
 
-@report_app.command("concentration")
+@report_app.command("concentration", short_help="Where the cost goes: lanes, shares, hhi.")
 def concentration_command(  # noqa: PLR0913 -- options of a command
     context: typer.Context,
     *,
@@ -193,9 +195,11 @@ def concentration_command(  # noqa: PLR0913 -- options of a command
     now: NowOption = None,
     form: FormatOption = None,
 ) -> None:
-    """Where the cost goes: lanes by cost, their shares, and how few of them hold 80 %.
+    r"""Where the cost goes: lanes by cost, their shares, and how few of them hold 80 %.
 
-    Example: tally report concentration --org acme --by project --period 2026-03
+    \b
+    Examples:
+      tally report concentration --org acme --by project --period 2026-03
     """
     with _question(context, org=org, period=period, now=now, form=form) as asked:
         document = _lanes_document(asked, by=by, shape=report.concentration)
@@ -205,7 +209,7 @@ def concentration_command(  # noqa: PLR0913 -- options of a command
         _print(asked.form, document, document["lanes"], columns=LANE_COLUMNS, title=title)
 
 
-@report_app.command("success")
+@report_app.command("success", short_help="What succeeded, what failed, and what that cost.")
 def success_command(  # noqa: PLR0913 -- options of a command
     context: typer.Context,
     *,
@@ -215,9 +219,11 @@ def success_command(  # noqa: PLR0913 -- options of a command
     now: NowOption = None,
     form: FormatOption = None,
 ) -> None:
-    """What succeeded and what failed in each lane, and what the failures cost; the dearest failures first.
+    r"""What succeeded and what failed in each lane, and what the failures cost; the dearest failures first.
 
-    Example: tally report success --org acme --by model --period 2026-03
+    \b
+    Examples:
+      tally report success --org acme --by model --period 2026-03
     """
     with _question(context, org=org, period=period, now=now, form=form) as asked:
         document = _lanes_document(asked, by=by, shape=report.success)
@@ -225,7 +231,7 @@ def success_command(  # noqa: PLR0913 -- options of a command
         _print(asked.form, document, document["lanes"], columns=SUCCESS_COLUMNS, title=title)
 
 
-@report_app.command("invoice")
+@report_app.command("invoice", short_help="The invoice's shape, live.")
 def invoice_command(
     context: typer.Context,
     *,
@@ -234,11 +240,13 @@ def invoice_command(
     now: NowOption = None,
     form: FormatOption = None,
 ) -> None:
-    """The invoice's shape, live: lines and projects in cents that sum to the total.
+    r"""The invoice's shape, live: lines and projects in cents that sum to the total.
 
     It is open as long as an event of the period could still come in (TALLY_MAX_AGE_DAYS after its end), then closed.
 
-    Example: tally report invoice --org acme --period 2026-03
+    \b
+    Examples:
+      tally report invoice --org acme --period 2026-03
     """
     with _question(context, org=org, period=period, now=now, form=form) as asked:
         sums = reports.invoice_sums(asked.store, org=org, period=asked.period)
@@ -259,7 +267,7 @@ def invoice_command(
         print_line(_relied_on(document["completeness"]))
 
 
-@report_app.command("unpriced")
+@report_app.command("unpriced", short_help="What was used without a price.")
 def unpriced_command(
     context: typer.Context,
     *,
@@ -268,9 +276,11 @@ def unpriced_command(
     now: NowOption = None,
     form: FormatOption = None,
 ) -> None:
-    """What was used without a price, by meter and since when; nothing of it is in any cost.
+    r"""What was used without a price, by meter and since when; nothing of it is in any cost.
 
-    Example: tally report unpriced --org acme --period 2026-03
+    \b
+    Examples:
+      tally report unpriced --org acme --period 2026-03
     """
     with _question(context, org=org, period=period, now=now, form=form) as asked:
         sums = reports.unpriced_sums(asked.store, org=org, period=asked.period)
@@ -284,7 +294,7 @@ def unpriced_command(
         _print(asked.form, document, document["unpriced"], columns=UNPRICED_COLUMNS, title=title)
 
 
-@report_app.command("rejected")
+@report_app.command("rejected", short_help="What was refused, and why.")
 def rejected_command(  # noqa: PLR0913 -- options of a command
     context: typer.Context,
     *,
@@ -294,17 +304,19 @@ def rejected_command(  # noqa: PLR0913 -- options of a command
     now: NowOption = None,
     form: FormatOption = None,
 ) -> None:
-    """What was refused and why, conflicts included, newest first; without --org also what names no readable org.
+    r"""What was refused and why, conflicts included, newest first; without --org also what names no readable org.
 
     The period is that of the record's arrival, since a refused event may have no readable time.
 
-    Example: tally report rejected --org acme --period today
+    \b
+    Examples:
+      tally report rejected --org acme --period today
     """
     with _question(context, org=org, period=period, now=now, form=form) as asked:
         _print_listing(asked, REJECTED, limit=limit)
 
 
-@report_app.command("duplicates")
+@report_app.command("duplicates", short_help="Repeats of counted events.")
 def duplicates_command(  # noqa: PLR0913 -- options of a command
     context: typer.Context,
     *,
@@ -314,9 +326,11 @@ def duplicates_command(  # noqa: PLR0913 -- options of a command
     now: NowOption = None,
     form: FormatOption = None,
 ) -> None:
-    """Repeats of counted events, with the coordinates of both records, newest event first; none of them is billed.
+    r"""Repeats of counted events, with the coordinates of both records, newest event first; none of them is billed.
 
-    Example: tally report duplicates --org acme --period 2026-03
+    \b
+    Examples:
+      tally report duplicates --org acme --period 2026-03
     """
     with _question(context, org=org, period=period, now=now, form=form) as asked:
         _print_listing(asked, DUPLICATES, limit=limit)

@@ -1,0 +1,129 @@
+"""`tally audit` on a real installation: a real log with transactions, a real worker, a real store."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import urllib3
+from confluent_kafka import Producer
+
+from tests.system.installation import Installation, Worker
+from tests.system.prices import BOOK
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from subprocess import CompletedProcess
+
+pytestmark = pytest.mark.servers
+
+EVENTS = 300
+COMMITTED, ABORTED = 5, 7
+
+
+def _event(number: int) -> dict[str, Any]:
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 3600 * (number % 30)))
+    data = {"project": f"p{number % 3}", "api_key": "key_1", "status": "error" if number % 10 == 0 else "ok"}
+    return {
+        "specversion": "1.0",
+        "id": f"id-{number}",
+        "source": "/s",
+        "subject": f"org-{number % 2}",
+        "type": "lookup",
+        "time": moment,
+        "data": data,
+    }
+
+
+@pytest.fixture
+def installation(tmp_path: Path, broker: str, database: str, topic_prefix: str) -> Installation:
+    """Prices in force, and events sent: some twice, some refused, some in transactions, some of these aborted."""
+    own = Installation(tmp_path, broker, database, prefix=topic_prefix, app_id=topic_prefix.rstrip("."))
+    own.set_up(catalog=BOOK, partitions=2)
+    lines = [json.dumps(_event(number)) for number in (*range(EVENTS), *range(10))]
+    path = tmp_path / "events.ndjson"
+    path.write_text("\n".join([*lines, "garbage", json.dumps([_event(1), _event(-1), {}])]) + "\n", encoding="utf-8")
+    own.done("send", str(path))
+    producer = Producer({"bootstrap.servers": broker, "transactional.id": topic_prefix, "log_level": 2})
+    producer.init_transactions(60)
+    for count, end in ((COMMITTED, producer.commit_transaction), (ABORTED, producer.abort_transaction)):
+        producer.begin_transaction()
+        for number in range(count):
+            event = json.dumps(_event(EVENTS + number if count == COMMITTED else 1_000 + number))
+            producer.produce(own.topics.events, event.encode(), partition=number % 2)
+        producer.flush(60)
+        end(60)
+    return own
+
+
+def _audit(installation: Installation, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    answer: CompletedProcess[str] = installation.tally("audit", *arguments, "--format", "json")
+    return answer.returncode, json.loads(answer.stdout) if answer.stdout else {}, answer.stderr
+
+
+def _statement(installation: Installation, sql: str) -> None:
+    server, _, database = installation.store_url.rpartition("/")
+    with urllib3.PoolManager() as pool:
+        answer = pool.request("POST", f"{server}/?database={database}", body=sql)
+    assert answer.status == 200, answer.data
+
+
+def test_a_running_installation_balances_and_is_not_healed(installation: Installation) -> None:
+    """Aborted records and markers are no records; totals are not rebuilt under a worker's hands."""
+    with Worker(installation, "worker") as worker:
+        worker.server.wait_until_ready()
+        installation.done("drain", "--timeout", "120")
+        code, found, _ = _audit(installation)
+        refused, nothing, sentence = _audit(installation, "--heal")
+        summary = json.loads(installation.done("report", "summary", "--org", "org-0", "--format", "json"))
+
+    records = EVENTS + 10 + 2 + COMMITTED
+    checks = {check["check"]: check for check in found["checks"]}
+    assert (code, found["balanced"]) == (0, True)
+    assert checks["raw_records_accounted_for"]["found"] == str(records)
+    assert checks["counted_once"]["found"] == str(EVENTS + COMMITTED + 1)
+    assert (refused, nothing) == (2, {})
+    assert "1 workers are running, so totals can't be rebuilt" in sentence
+    assert summary["completeness"]["lag"] == 0
+
+
+def test_a_stopped_installation_is_healed(installation: Installation) -> None:
+    """Damaged totals are found, with exit 1 and both figures, and rebuilt; what was not read yet is no difference."""
+    with Worker(installation, "worker") as worker:
+        worker.server.wait_until_ready()
+        installation.done("drain", "--timeout", "120")
+        assert worker.server.stop() == 0
+    _statement(
+        installation,
+        "INSERT INTO totals_rows SELECT * REPLACE (cost + 1 AS cost) FROM totals_rows FINAL WHERE project = 'p1'",
+    )
+    _statement(installation, "DELETE FROM totals_rows WHERE project = 'p2'")
+    later = installation.folder / "later.ndjson"
+    later.write_text(json.dumps(_event(-2)) + "\n", encoding="utf-8")
+    installation.done("send", str(later))
+
+    code, found, sentence = _audit(installation)
+    healed = _audit(installation, "--heal")
+    after = _audit(installation)
+    summary = json.loads(installation.done("report", "summary", "--org", "org-0", "--format", "json"))
+
+    wrong = {check["check"]: (check["expected"], check["found"]) for check in found["checks"] if not check["ok"]}
+    assert (code, found["balanced"]) == (1, False)
+    assert wrong.keys() == {"totals_equal_facts", "totals_not_behind"}
+    assert all(expected != figure for expected, figure in wrong.values())
+    assert sentence.startswith("tally: The books do not balance: totals_equal_facts (expected ")
+    assert (healed[0], healed[1]["balanced"]) == (0, True)
+    assert (after[0], after[1]["balanced"]) == (0, True)
+    assert summary["completeness"]["lag"] == 1
+
+
+def test_kafka_being_away_is_exit_3(installation: Installation) -> None:
+    """Without the log nothing can be proved."""
+    away = Installation(installation.folder, "127.0.0.1:9", installation.store_url)
+
+    code, found, sentence = _audit(away)
+
+    assert (code, found) == (3, {})
+    assert sentence.startswith("tally: Kafka at 127.0.0.1:9 can't be reached")
