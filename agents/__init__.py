@@ -1,5 +1,7 @@
 """What moves. An agent reads, calls one pure stage, and carries out its answer; it has no opinion about the business.
 
+In the order of reading:
+
     app.py         the Faust app: two topics, two agents, their life
     chunks.py      the transport: whole runs of a partition instead of single records
     batching.py    holds chunks until a batch is worth it

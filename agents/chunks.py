@@ -67,7 +67,7 @@ class ChunkSchema(Schema):  # type: ignore[misc]
 
 
 class ChunkConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """The consumer as Faust makes it, but it reads only what transactional producers have committed, and skips nothing."""
+    """The consumer as Faust makes it, but it reads only what transactions committed, and skips nothing."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -114,7 +114,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         return answer
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ChunkMessage]]:  # noqa: ASYNC109 -- likewise
-        """Chunks as they were fetched; what a rebalance overtook is dropped (the generation is taken before the fetch)."""
+        """Chunks as they were fetched; what a rebalance overtook is dropped: the generation is taken before."""
         generation = self.app.consumer_generation_id
         records, _active = await self._wait_next_records(timeout)
         if records is None or self.should_stop:

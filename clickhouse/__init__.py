@@ -1,5 +1,7 @@
 """What remembers: tables, questions and answers. Decides nothing and never sees ``pipeline``.
 
+In the order of reading:
+
     migrations/    the tables and views as plain SQL, frozen once released
     queries/       one page per question; the file's first line asks it in plain words
     client.py      one client for the embedded engine and a server; its errors become ours here

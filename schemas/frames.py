@@ -86,8 +86,8 @@ KINDS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 
 #: ``billed``: has a price and is billed. ``not_billed``: has a price with ``bill: success`` and the event failed, so
 #: its cost is 0. ``unpriced``: has no price and should have one. ``memo``: informational, needs none
-#: (reasoning_tokens). ``ignored``: listed under ``ignore`` of a book. A quantity of zero without a price is ``ignored`` too: there is
-#: nothing to bill.
+#: (reasoning_tokens). ``ignored``: listed under ``ignore`` of a book; or a quantity of zero without a price, since
+#: there is nothing to bill.
 LINE_STATES: Final = ("billed", "not_billed", "unpriced", "memo", "ignored")
 
 #: Quantities that repeat a part of another quantity and so need no price of their own (contract, tokens are disjoint).

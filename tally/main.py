@@ -94,10 +94,8 @@ add_commands(app)
 def command_summaries() -> list[tuple[str, str]]:
     """Every command with what `tally --help` says of it."""
     group: Any = get_command(app)
-    return [
-        (name, ELSEWHERE[name][2] if name in ELSEWHERE else (group.commands[name].help or "").strip().partition("\n")[0])
-        for name in ORDER
-    ]
+    here = {name: (command.help or "").strip().partition("\n")[0] for name, command in group.commands.items()}
+    return [(name, ELSEWHERE[name][2] if name in ELSEWHERE else here[name]) for name in ORDER]
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 -- typer calls it with the flag

@@ -41,9 +41,7 @@ def test_the_reference_names_every_setting_command_and_topic() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_in_the_docs_leads_somewhere(page: Path) -> None:
     """A stranger who clicks arrives."""
-    dead = [
-        target for target in LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / target).exists()
-    ]
+    dead = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / target).exists()]
 
     assert dead == []
 
