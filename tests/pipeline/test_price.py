@@ -369,6 +369,20 @@ def test_requests_is_the_last_line_and_only_where_it_has_a_price() -> None:
     assert meters == [["input_tokens", "requests"], ["input_tokens"], ["input_tokens", "requests"]]
 
 
+def test_lines_keep_the_order_of_usage_in_a_large_batch() -> None:
+    """Quantities as given, then requests, event by event."""
+    usage = {f"meter_{number}": str(number) for number in (3, 1, 2)}
+    book = compile_catalog([make_book(make_price(meter="requests", org="acme"), make_price(meter="meter_2"))])
+    events = [make_event(org=org, usage=usage) for org in ("acme", "umbrella") * 300]
+
+    batch = price(*frames(events), book=book)
+
+    lines = batch.lines.join(batch.kinds, on="kind", how="left", maintain_order="left")
+    with_requests = [("meter_3", 3), ("meter_1", 1), ("meter_2", 2), ("requests", 1)]
+    assert lines.select("meter", "quantity").rows() == (with_requests + with_requests[:3]) * 300
+    assert lines["row"].is_sorted()
+
+
 def test_a_line_is_named_for_the_invoice() -> None:
     """By the price's name, else by the meter, or by the operation when that is requests."""
     book = make_book(
@@ -585,6 +599,36 @@ events_of_any_kind = st.builds(
     time=st.sampled_from(INSTANTS) | st.datetimes(datetime(2026, 2, 27), datetime(2026, 3, 4), timezones=st.just(UTC)),  # noqa: DTZ001 -- hypothesis adds the zone
     usage=st.dictionaries(st.sampled_from(METERS), quantities, max_size=5),
 )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> PriceBook:
+    """A book of one operation with few reaches and many dates and hours: prices follow upon each other."""
+    kept: list[Price] = []
+    for _ in range(draw(st.integers(1, 25))):
+        start, end = sorted(draw(st.lists(st.sampled_from(INSTANTS), min_size=2, max_size=2, unique=True)))
+        hours = draw(st.lists(st.sampled_from(TIMES_OF_DAY), min_size=2, max_size=2, unique=True))
+        fields = make_price(
+            price=draw(st.integers(0, 99)),
+            org=draw(st.sampled_from(["", "", "acme"])),
+            model=draw(st.sampled_from(["", "", "gpt-4o", "gpt-4o*"])),
+            until=draw(st.sampled_from([None, end, end, end])),
+            hours=draw(st.sampled_from([None, {"from": hours[0], "until": hours[1]}])),
+        ) | {"from": draw(st.sampled_from([None, start, start, start]))}
+        candidate = Price.model_validate(fields)
+        if not any(overlapping_pairs([*kept, candidate])):
+            kept.append(candidate)
+    return PriceBook(name="standard", revision=1, currency="USD", prices=tuple(draw(st.permutations(kept))))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(book=histories(), hours=st.lists(st.integers(0, 47).map(lambda half: timedelta(hours=half / 2)), max_size=5))
+def test_a_long_history_of_prices_is_followed_step_by_step(book: PriceBook, hours: list[timedelta]) -> None:
+    """At, before and after each instant at which something changes, for the org and the model that have their own."""
+    times = [*INSTANTS, *(NOON + shift for shift in hours)]
+
+    for org, model in (("acme", "gpt-4o"), ("umbrella", "gpt-4o-mini"), ("umbrella", "claude")):
+        price_all([make_event(org=org, model=model, time=time) for time in times], book)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
