@@ -152,19 +152,21 @@ def _find_prices(events: pl.DataFrame, usage: pl.DataFrame, book: CompiledCatalo
 def _with_requests(lines: _Lines, prices_of_requests: Ints) -> _Lines:
     """Puts a line of quantity 1 behind the lines of each event whose ``requests`` has a price."""
     rows = np.flatnonzero(prices_of_requests)
-    order = np.argsort(np.concatenate([lines.row, rows]), kind="stable")
-    one = np.full(len(rows), UNITS)
-    limbs = np.concatenate([lines.limbs, np.stack([one, np.zeros_like(one)], axis=1)])[order]
+    ends = np.searchsorted(lines.row, rows, side="right")
+    order = np.insert(np.arange(len(lines.row)), ends, len(lines.row) + np.arange(len(rows)))
+
+    def join(of_lines: Ints, of_requests: Ints | int) -> Ints:
+        added = np.broadcast_to(np.asarray(of_requests, dtype=np.int64), rows.shape)
+        return np.concatenate([of_lines, added]).take(order)
+
+    limbs = np.stack([join(lines.limbs[:, 0], UNITS), join(lines.limbs[:, 1], 0)], axis=1)
     return _Lines(
-        row=np.concatenate([lines.row, rows])[order],
-        name=np.concatenate([lines.name, np.full(len(rows), len(lines.names))])[order],
+        row=join(lines.row, rows),
+        name=join(lines.name, len(lines.names)),
         names=[*lines.names, REQUESTS],
         limbs=limbs,
-        parts=Parts(
-            np.concatenate([lines.parts.whole, np.ones_like(rows)])[order],
-            np.concatenate([lines.parts.fraction, np.zeros_like(rows)])[order],
-        ),
-        price=np.concatenate([lines.price, prices_of_requests[rows]])[order],
+        parts=Parts(join(lines.parts.whole, 1), join(lines.parts.fraction, 0)),
+        price=join(lines.price, prices_of_requests.take(rows)),
     )
 
 
