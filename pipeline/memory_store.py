@@ -7,7 +7,6 @@ suite in ``tests/clickhouse`` holds that it behaves as the real store does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
@@ -82,17 +81,13 @@ class ReplacingTable:
         return self._rows.values()
 
 
-@dataclass(frozen=True, slots=True)
 class MemoryStore:
     """Facts, totals and repeats, written and asked in the terms of ``pipeline/count.py``."""
 
-    facts_rows: ReplacingTable = field(
-        default_factory=lambda: ReplacingTable(_FACT_KEY, version="block", lowest_stays=True)
-    )
-    repeats_rows: ReplacingTable = field(
-        default_factory=lambda: ReplacingTable(_REPEAT_KEY, version="block", lowest_stays=True)
-    )
-    totals_rows: ReplacingTable = field(default_factory=lambda: ReplacingTable(LANE, version="version"))
+    def __init__(self) -> None:
+        self.facts_rows = ReplacingTable(_FACT_KEY, version="block", lowest_stays=True)
+        self.repeats_rows = ReplacingTable(_REPEAT_KEY, version="block", lowest_stays=True)
+        self.totals_rows = ReplacingTable(LANE, version="version")
 
     def carry_out(self, step: Step) -> Any:  # noqa: ANN401 -- the answer, by the question
         """Answers a question, or does a write and gives None. Publishing is not the store's business."""

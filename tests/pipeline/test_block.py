@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -15,7 +16,7 @@ from schemas.counted import COUNTED_EVENTS
 from schemas.frames import KINDS, LINES, PRICED_EVENTS, PricedBatch
 from tests.pipeline.batches import TOPIC, Event, make_batch, make_block, raw_events
 
-ROW = list[tuple[object, ...]]
+Lines = list[tuple[Any, ...]]
 
 
 @given(drawn=raw_events(), cut=st.integers(0, 14))
@@ -101,6 +102,6 @@ def test_merged_batches_are_one_batch(drawn: list[Event], cut: int) -> None:
     assert merged.kinds.select("meter", "name", "price_id", "state").is_duplicated().any() is False
 
 
-def _lines(batch: PricedBatch) -> ROW:
+def _lines(batch: PricedBatch) -> Lines:
     joined = batch.lines.join(batch.kinds, on="kind", how="left", maintain_order="left")
     return joined.select("row", "meter", "name", "price_id", "state", "quantity", "cost").rows()
