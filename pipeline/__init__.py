@@ -3,7 +3,8 @@
 The way of an event, in the order of the files that decide:
 
     decode.py      raw records → valid events, or refusals with a reason       (decoding/ holds the judging)
-    price.py       events × price books → events with cost, lines, price ids   (price_scalar.py says it one by one)
+    price.py       events × price books → events with cost, lines, price ids   (price_scalar.py says it one by one;
+                   price_lookup.py finds the row, price_rates.py and decimal_columns.py multiply exactly)
     route.py       events → blocks, one per partition of usage.priced, by org  (block.py is their wire form)
                    ── usage.priced: the log that decides everything below ──
     identities.py  which identities were counted already, by hash: a filter
@@ -13,7 +14,7 @@ The way of an event, in the order of the files that decide:
     conflicts.py   a conflict as a refusal
     replay.py      the whole way over a list of records: the specification that runs
 
-    catalog.py     reads a file of prices and rules, with line and column of every mistake
+    catalog.py     reads a file of prices and rules, with line and column of every mistake (catalog_yaml.py: the YAML)
     report.py      figures of a report: rounding, shares, largest remainder
     periods.py     what "2026-03" or "2026-W10" spans
 """
