@@ -7,8 +7,7 @@ be stricter than the contract, never laxer.
 from __future__ import annotations
 
 import re
-from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 import polars as pl
@@ -28,14 +27,14 @@ from schemas.event import (
     USAGE_NAME_PATTERN,
     USAGE_NAMES_MAX,
 )
-from schemas.event_values import QUANTITY_MAX, read_decimal_string, read_number
-from schemas.frames import DECIMAL, EVENTS, INSTANT
+from schemas.frames import EVENTS, INSTANT
 from schemas.secrets import is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
+    from msgspec import UnsetType
 
     from pipeline.decoding.one import Limits
     from pipeline.decoding.texts import Texts
@@ -48,7 +47,6 @@ _USAGE_NAME: Final = re.compile(USAGE_NAME_PATTERN)
 _ID: Final = re.compile(ID_PATTERN)
 _ID_BYTES: Final = bytes(byte for byte in range(128) if _ID.fullmatch(chr(byte)))
 _IS_ID_BYTE: Final = np.isin(np.arange(256), np.frombuffer(_ID_BYTES, np.uint8))
-_ZERO: Final = Decimal(0)
 
 
 def _suspicious_beginnings() -> Flags:
@@ -153,13 +151,18 @@ def _ids(texts: Texts, *, bytes_min: int, sure: Flags) -> pl.Series:
     return texts.series()
 
 
-def _tags(rows: Sequence[dict[str, str] | None], *, sure: Flags) -> pl.Series:
+def _tags(rows: Sequence[dict[str, str] | UnsetType | None], *, sure: Flags) -> pl.Series:
     if not any(rows):
         return _constant("", len(rows))
-    for row, tags in enumerate(rows):
-        if tags and not _are_fine_tags(tags):
+    texts = [canonical_tags(tags) if tags else "" for tags in rows]
+    known = {"": True}  # of this batch only: tags repeat from event to event
+    for row, text in enumerate(texts):
+        fine = known.get(text)
+        if fine is None:
+            fine = known[text] = _are_fine_tags(cast("dict[str, str]", rows[row]))
+        if not fine:
             sure[row] = False
-    return pl.Series([canonical_tags(tags) for tags in rows], dtype=pl.String)
+    return pl.Series(texts, dtype=pl.String)
 
 
 def _are_fine_tags(tags: dict[str, str]) -> bool:
@@ -173,7 +176,7 @@ def _usage(columns: Columns, *, sure: Flags) -> pl.DataFrame:
     row = np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
     if bad := {name for name in set(columns.meter) if not _is_fine_name(name)}:
         sure[row[[name in bad for name in columns.meter]]] = False
-    quantities, fine = _quantities(columns)
+    quantities, fine = columns.quantity.finished()
     sure[row[~fine]] = False
     meters = pl.Series("meter", columns.meter, dtype=pl.String)
     return pl.DataFrame([pl.Series("row", row), meters, quantities.alias("quantity")])
@@ -181,25 +184,3 @@ def _usage(columns: Columns, *, sure: Flags) -> pl.DataFrame:
 
 def _is_fine_name(name: str) -> bool:
     return _USAGE_NAME.fullmatch(name) is not None and name not in RESERVED_USAGE_NAMES and not is_secret(name)
-
-
-def _quantities(columns: Columns) -> tuple[pl.Series, Flags]:
-    """All quantities as decimals, and which of them are fine; a 0 stands in the place of one that is not."""
-    if columns.quantity_kinds <= {int}:
-        try:
-            whole = np.fromiter(columns.quantity, np.int64, len(columns.quantity))
-        except OverflowError:
-            pass  # one of them is beyond 64 bits
-        else:
-            fine = (whole >= 0) & (whole <= QUANTITY_MAX)
-            return pl.Series(whole if fine.all() else whole * fine).cast(DECIMAL), fine
-    quantities = [_quantity(value) for value in columns.quantity]
-    fine = np.array([quantity is not None for quantity in quantities], np.bool_)
-    return pl.Series([quantity or _ZERO for quantity in quantities], dtype=DECIMAL), fine
-
-
-def _quantity(value: object) -> Decimal | None:
-    kind = type(value)  # not isinstance: True is an int
-    if kind is str:
-        return read_decimal_string(value)  # type: ignore[arg-type]
-    return read_number(str(value)) if kind is int or kind is Decimal else None

@@ -5,22 +5,23 @@ collecting their fields afterwards costs a third more.
 
 Why a repeated name cannot slip through although msgspec silently keeps its last value: in JSON without escapes every
 name and every string value brings exactly two quotation marks. Those of the names and strings that came out of the
-decoder are counted; when the bytes hold more, a name is there that did not come out (repeated, null or an attribute
-that nobody declared), and the rows are looked at on their own. The counted ones are never more than those in the bytes,
-so one row cannot make up for another, and one comparison of two sums clears a whole slice.
+decoder are counted; when the bytes hold more, a name is there that did not come out (repeated, or an attribute that
+nobody declared), and the rows are looked at on their own. The counted ones are never more than those in the bytes, so
+one row cannot make up for another, and one comparison of two sums clears a whole slice.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
+from pipeline.decoding.quantities import GrowingQuantities
 from pipeline.decoding.texts import GrowingTexts
 from pipeline.decoding.units import NOT_TAKEN
 from schemas.event import DEPTH_MAX, VALUE_BYTES_MAX
@@ -39,17 +40,17 @@ _SLICE_UNITS: Final = 256
 
 
 class Data(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """``data``. None stands for absent and for null alike: counting quotation marks tells them apart."""
+    """``data``; a field that is not there is UNSET, which is as false as null and "" are."""
 
     project: str
     api_key: str
-    environment: str | None = None
-    user: str | None = None
-    provider: str | None = None
-    model: str | None = None
-    status: Literal["ok", "error"] | None = None
-    usage: dict[str, Any] | None = None
-    tags: dict[str, str] | None = None
+    environment: str | UnsetType | None = UNSET
+    user: str | UnsetType | None = UNSET
+    provider: str | UnsetType | None = UNSET
+    model: str | UnsetType | None = UNSET
+    status: Literal["ok", "error"] | UnsetType | None = UNSET
+    usage: dict[str, Any] | UnsetType | None = UNSET
+    tags: dict[str, str] | UnsetType | None = UNSET
 
 
 class StructuredEvent(msgspec.Struct, gc=False):
@@ -62,11 +63,11 @@ class StructuredEvent(msgspec.Struct, gc=False):
     subject: str
     time: str
     data: Data
-    datacontenttype: str | None = None
-    dataschema: str | None = None
-    partitionkey: str | None = None
-    traceparent: str | None = None
-    tracestate: str | None = None
+    datacontenttype: str | UnsetType | None = UNSET
+    dataschema: str | UnsetType | None = UNSET
+    partitionkey: str | UnsetType | None = UNSET
+    traceparent: str | UnsetType | None = UNSET
+    tracestate: str | UnsetType | None = UNSET
 
 
 #: Names and strings that every structured event has: seven attributes of which six are strings, and in ``data`` the two
@@ -74,13 +75,14 @@ class StructuredEvent(msgspec.Struct, gc=False):
 _TEXTS_OF_EVENT: Final = 7 + 6 + 4
 _TEXTS_OF_DATA: Final = 4
 
-# float_hook is given the text of a number, so nothing is rounded.
-_decode_event: Final = msgspec.json.Decoder(StructuredEvent, float_hook=Decimal).decode
-_decode_data: Final = msgspec.json.Decoder(Data, float_hook=Decimal).decode
-_decode_any: Final = msgspec.json.Decoder(float_hook=Decimal).decode
+# float_hook is given the text of a number; as bytes it is no string of the event's, and nothing is rounded.
+_decode_event: Final = msgspec.json.Decoder(StructuredEvent, float_hook=str.encode).decode
+_decode_data: Final = msgspec.json.Decoder(Data, float_hook=str.encode).decode
+_decode_any: Final = msgspec.json.Decoder(float_hook=str.encode).decode
 
 _ESCAPE: Final = re.compile(rb"\\.", re.DOTALL)
 _QUOTE: Final = ord('"')
+_NO_EXTENSIONS: Final = (UNSET,) * 5
 _NOTHING: Final[dict[str, Any]] = {}
 
 
@@ -101,11 +103,10 @@ class Columns:
     provider: GrowingTexts = field(default_factory=GrowingTexts)
     model: GrowingTexts = field(default_factory=GrowingTexts)
     failed: list[int] = field(default_factory=list)  # rows with the status "error"
-    tags: list[dict[str, str] | None] = field(default_factory=list)
+    tags: list[dict[str, str] | UnsetType | None] = field(default_factory=list)
     usage_count: list[int] = field(default_factory=list)
     meter: list[str] = field(default_factory=list)
-    quantity: list[Any] = field(default_factory=list)
-    quantity_kinds: set[type] = field(default_factory=set)
+    quantity: GrowingQuantities = field(default_factory=GrowingQuantities)
     #: Where the rows stand: units, and which of them, in the order of the rows.
     taken: list[tuple[Units, Places]] = field(default_factory=list)
     #: Rows that are not sure to be valid.
@@ -114,37 +115,43 @@ class Columns:
 
 def gather(units: Units, into: Columns) -> list[int]:
     """Adds the units as rows, and answers with the places of those that msgspec does not take."""
-    if not units.values:
-        return []
     not_taken: list[int] = []
     for start in range(0, len(units.values), _SLICE_UNITS):
-        places = range(start, min(start + _SLICE_UNITS, len(units.values)))
-        not_taken += _gather_slice(units, places, into)
+        not_taken += _gather_slice(units, start, into)
     into.taken.append((units, np.delete(np.arange(len(units.values)), not_taken)))
     return not_taken
 
 
-def _gather_slice(units: Units, places: Sequence[int], into: Columns) -> list[int]:
-    decode: Callable[[Any], Any] = _decode_event if units.attributes is None else _decode_data
-    decoded: list[Any] = []
-    not_taken: list[int] = []
-    for place in places:
-        try:
-            decoded.append(decode(units.values[place]))
-        except NOT_TAKEN:
-            not_taken.append(place)
-    if not decoded:
-        return not_taken
+def _gather_slice(units: Units, start: int, into: Columns) -> list[int]:
+    values: list[Any] = units.values[start : start + _SLICE_UNITS]
+    attributes = None if units.attributes is None else units.attributes[start : start + _SLICE_UNITS]
+    decoded, not_taken = _decode_all(values, _decode_event if attributes is None else _decode_data)
     if not_taken:
         gone = set(not_taken)
-        places = [place for place in places if place not in gone]
-    values = [units.values[place] for place in places]
-    if units.attributes is None:
-        taken = _Slice(values, decoded, [event.data for event in decoded], structured=True)
+        values = [value for at, value in enumerate(values) if at not in gone]
+        attributes = attributes and [of_one for at, of_one in enumerate(attributes) if at not in gone]
+    if not decoded:
+        pass
+    elif attributes is None:
+        _add_fields(_Slice(values, decoded, [event.data for event in decoded], structured=True), into)
     else:
-        taken = _Slice(values, [units.attributes[place] for place in places], decoded, structured=False)
-    _add_fields(taken, into)
-    return not_taken
+        _add_fields(_Slice(values, attributes, decoded, structured=False), into)
+    return [start + at for at in not_taken]
+
+
+def _decode_all(values: Sequence[Any], decode: Callable[[Any], Any]) -> tuple[list[Any], list[int]]:
+    """What is decoded, and the places of the values that are not taken."""
+    decoded: list[Any] = []
+    not_taken: list[int] = []
+    waiting = iter(values)
+    while True:
+        try:
+            # extend keeps what came before an exception, and the iterator goes on behind the value that raised it.
+            decoded.extend(map(decode, waiting))
+        except NOT_TAKEN:
+            not_taken.append(len(decoded) + len(not_taken))
+        else:
+            return decoded, not_taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +204,7 @@ def _add_ids(taken: _Slice, into: Columns, *, has_escapes: bool) -> int:
     for column, texts in required + optional:
         broken = column.add(texts, may_hold_newlines=may_hold_newlines)
         into.unsure += [into.rows + at for at in broken]
-    return 2 * sum(len(data) - texts.count("") for _, texts in optional)
+    return 2 * sum(len(data) - (0 if all(texts) else texts.count("")) for _, texts in optional)
 
 
 def _add_usage(data: Sequence[Data], into: Columns) -> int:
@@ -209,8 +216,8 @@ def _add_usage(data: Sequence[Data], into: Columns) -> int:
     kinds = set(map(type, quantities))
     into.usage_count += counts
     into.meter += meters
-    into.quantity += quantities
-    into.quantity_kinds |= kinds
+    if quantities:
+        into.quantity.add(quantities, kinds=kinds)
     texts_given = len(meters) + len(counts) - counts.count(0)
     if str in kinds:
         texts_given += sum(type(quantity) is str for quantity in quantities)
@@ -221,24 +228,41 @@ def _doubtful(taken: _Slice, text: bytes, *, texts_given: int) -> list[int]:
     """Which units may repeat a name or are too large: none of them in the ordinary case."""
     if len(text) > VALUE_BYTES_MAX and max(map(len, taken.values)) > VALUE_BYTES_MAX:
         return list(range(len(taken.values)))
-    texts_given += len(taken.values) * (_TEXTS_OF_EVENT if taken.structured else _TEXTS_OF_DATA)
-    if b"\\" not in text:
-        quotes = np.count_nonzero(np.frombuffer(text, np.uint8) == _QUOTE)
-        if quotes == 2 * texts_given:
+    plain = _ESCAPE.sub(b"", text) if b"\\" in text else text
+    quotes = np.count_nonzero(np.frombuffer(plain, np.uint8) == _QUOTE)
+    texts_always = len(taken.values) * (_TEXTS_OF_EVENT if taken.structured else _TEXTS_OF_DATA)
+    if quotes == 2 * (texts_always + texts_given):
+        return []
+    if taken.structured:
+        texts_always += sum(map(_extension_texts, taken.attributes))
+        if quotes == 2 * (texts_always + texts_given):
             return []
-        if taken.structured and quotes == 2 * (texts_given + 2 * sum(map(_extensions_in, taken.attributes))):
-            return []
+    if quotes == 2 * (texts_always + sum(map(_optional_texts_of_data, taken.data))):
+        return []
     return [at for at, value in enumerate(taken.values) if not _has_distinct_names(bytes(value))]
 
 
-def _extensions_in(event: StructuredEvent) -> int:
-    return (
-        (event.datacontenttype is not None)
-        + (event.dataschema is not None)
-        + (event.partitionkey is not None)
-        + (event.traceparent is not None)
-        + (event.tracestate is not None)
-    )
+def _optional_texts_of_data(data: Data) -> int:
+    """The names and strings that the optional fields bring, null and empty ones too."""
+    texts = _texts_of_strings((data.environment, data.user, data.provider, data.model, data.status))
+    if data.usage:
+        texts += len(data.usage) + sum(type(quantity) is str for quantity in data.usage.values())
+    if data.tags:
+        texts += 2 * len(data.tags)
+    return texts + (data.usage is not UNSET) + (data.tags is not UNSET)
+
+
+def _extension_texts(event: StructuredEvent) -> int:
+    given = (event.datacontenttype, event.dataschema, event.partitionkey, event.traceparent, event.tracestate)
+    return 0 if given == _NO_EXTENSIONS else _texts_of_strings(given)
+
+
+def _texts_of_strings(values: tuple[str | UnsetType | None, ...]) -> int:
+    texts = 0
+    for value in values:
+        if value is not UNSET:
+            texts += 1 if value is None else 2
+    return texts
 
 
 def _has_distinct_names(value: bytes) -> bool:

@@ -34,9 +34,8 @@ class Attributes(NamedTuple):
 
 _ATTRIBUTE_HEADERS: Final = tuple(f"ce_{name}" for name in Attributes._fields)
 _split: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
-#: What msgspec's decoders raise on bytes that they do not take: absurd exponents (ArithmeticError), deep nesting and a
-#: record without a value (TypeError) included.
-NOT_TAKEN: Final = (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError, TypeError)
+#: What msgspec's decoders raise on bytes that they do not take: no UTF-8 is a ValueError, no value at all a TypeError.
+NOT_TAKEN: Final = (msgspec.MsgspecError, ValueError, RecursionError, TypeError)
 
 
 @dataclass(frozen=True, slots=True)
