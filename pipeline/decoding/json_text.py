@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _BYTE_ORDER_MARK: Final = "\ufeff"
@@ -42,6 +43,7 @@ class Document:
 
     tree: object
     repeating: bool  # whether any object in it is Repeating
+    surrogates: bool  # whether half a surrogate pair may stand in a string: only an escape can bring one
 
 
 def is_too_deep(value: bytes) -> bool:
@@ -94,7 +96,7 @@ def read_json(value: bytes) -> Document | NotJson:
         return NotJson(f"the value is not JSON at character {error.pos}: {error.msg}")
     except _ConstantError as error:
         return NotJson(f"the value holds a bare {error}, which JSON does not know")
-    return Document(tree, repeating)
+    return Document(tree, repeating, surrogates=_SURROGATE_ESCAPE.search(text) is not None)
 
 
 class _ConstantError(Exception):

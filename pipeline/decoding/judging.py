@@ -47,34 +47,22 @@ class Candidate:
     """Something that claims to be an event, with the span of instants that its record allows (both ends included)."""
 
     tree: object
-    repeating: bool  # whether any object in the record repeats a name
     time_min_us: int
     time_max_us: int
+    repeating: bool  # whether any object in the record repeats a name
+    surrogates: bool  # whether half a surrogate pair may stand in a string of the record
 
-    @cached_property
+    @property
     def event(self) -> dict[str, object]:
         """The event's attributes; only when it is an object."""
         return cast("dict[str, object]", self.tree)
 
-    @cached_property
+    @property
     def data(self) -> dict[str, object]:
         """The event's data; only when it is an object."""
         return cast("dict[str, object]", self.event["data"])
 
-    @cached_property
-    def strings_in_data(self) -> list[str]:
-        """Every string in data, names too."""
-        return list(strings(self.data))
-
-    @cached_property
-    def ids(self) -> list[tuple[str, str]]:
-        """Every id that is given, with its path; only when all of them are strings."""
-        given = [(name, self.event[name]) for name in ID_ATTRIBUTES]
-        given += [(f"data.{name}", self.data[name]) for name in REQUIRED_DATA_IDS]
-        given += [(f"data.{name}", self.data[name]) for name in OPTIONAL_DATA_IDS if self.data.get(name)]
-        return cast("list[tuple[str, str]]", given)
-
-    @cached_property
+    @property
     def usage(self) -> dict[str, object]:
         """The quantities as sent; only when they are an object or absent."""
         return cast("dict[str, object]", self.data.get("usage") or {})
@@ -83,6 +71,14 @@ class Candidate:
     def time_us(self) -> int | None:
         """The instant in microseconds, None when it is none; only when it is a string."""
         return read_instant(cast("str", self.event["time"]))
+
+    def ids(self) -> list[tuple[str, str]]:
+        """Every id that is given, with its path; only when all of them are strings."""
+        event, data = self.event, self.data
+        given = [(name, event[name]) for name in ID_ATTRIBUTES]
+        given += [(f"data.{name}", data[name]) for name in REQUIRED_DATA_IDS]
+        given += [(f"data.{name}", data[name]) for name in OPTIONAL_DATA_IDS if data.get(name)]
+        return cast("list[tuple[str, str]]", given)
 
 
 def judge(candidate: Candidate) -> tuple[Reason, str] | None:
@@ -136,31 +132,31 @@ def _missing_field(candidate: Candidate) -> str | None:
 
 
 def _bad_type(candidate: Candidate) -> str | None:
+    event = candidate.event
     for name in (*ID_ATTRIBUTES, "time"):
-        if detail := _no_text(name, candidate.event[name]):
-            return detail
-    if not isinstance(candidate.event["data"], dict):
-        return f"data must be an object, not {kind_of(candidate.event['data'])}"
+        if not isinstance(event[name], str):
+            return f"{name} must be a string, not {kind_of(event[name])}"
+    if not isinstance(event["data"], dict):
+        return f"data must be an object, not {kind_of(event['data'])}"
     data = candidate.data
     for name in (*REQUIRED_DATA_IDS, *OPTIONAL_DATA_IDS):
-        if data.get(name) is not None and (detail := _no_text(f"data.{name}", data[name])):
-            return detail
+        if not isinstance(data.get(name, ""), str | None):
+            return f"data.{name} must be a string, not {kind_of(data[name])}"
     return (
         _bad_status(data.get("status"))
         or _bad_usage(data.get("usage"))
         or _bad_tags(data.get("tags"))
-        or (
-            "a string in data holds half of a surrogate pair"
-            if any(map(_LONE_SURROGATE.search, candidate.strings_in_data))
-            else None
-        )
+        or (_lone_surrogate(candidate) if candidate.surrogates else None)
     )
 
 
-def _no_text(path: str, value: object) -> str | None:
-    if not isinstance(value, str):
-        return f"{path} must be a string, not {kind_of(value)}"
-    return f"{path} holds half of a surrogate pair" if _LONE_SURROGATE.search(value) else None
+def _lone_surrogate(candidate: Candidate) -> str | None:
+    for name in (*ID_ATTRIBUTES, "time"):
+        if _LONE_SURROGATE.search(cast("str", candidate.event[name])):
+            return f"{name} holds half of a surrogate pair"
+    if any(map(_LONE_SURROGATE.search, strings(candidate.data))):
+        return "a string in data holds half of a surrogate pair"
+    return None
 
 
 def _bad_status(status: object) -> str | None:
@@ -189,7 +185,7 @@ def _bad_tags(tags: object) -> str | None:
 
 
 def _bad_id(candidate: Candidate) -> str | None:
-    for path, value in candidate.ids:
+    for path, value in candidate.ids():
         if _ID.fullmatch(value) is None:
             return (
                 f"{path} is {shown(value)}; an id has 1 to {ID_CHARACTERS_MAX} characters,"
@@ -199,8 +195,8 @@ def _bad_id(candidate: Candidate) -> str | None:
 
 
 def _raw_secret(candidate: Candidate) -> str | None:
-    path = next((path for path, value in candidate.ids if is_secret(value)), None)
-    if path is None and any(map(is_secret, candidate.strings_in_data)):
+    path = next((path for path, value in candidate.ids() if is_secret(value)), None)
+    if path is None and any(map(is_secret, strings(candidate.data))):
         path = "a string in data"
     return None if path is None else f"{path} begins like a secret; send the id of a key, never the key"
 

@@ -103,7 +103,7 @@ def decode_one(record: RawRecord, *, limits: Limits, only: Container[int] | None
     for index, tree in enumerate(candidates.trees):
         if only is not None and index not in only:
             continue
-        candidate = Candidate(tree, candidates.repeating, time_min_us=earliest, time_max_us=latest)
+        candidate = Candidate(tree, earliest, latest, candidates.repeating, candidates.surrogates)
         if found := judge(candidate):
             outcomes.append(_refused(payload, found, tree=tree, index=index, of=of))
         else:

@@ -56,6 +56,7 @@ class Candidates:
 
     trees: list[object]
     repeating: bool  # whether a name is repeated anywhere in them
+    surrogates: bool  # whether half a surrogate pair may stand in a string of them
 
 
 def read_candidates(record: RawRecord) -> Candidates | Unreadable:
@@ -74,12 +75,12 @@ def read_candidates(record: RawRecord) -> Candidates | Unreadable:
             return _whole(
                 document, Reason.NOT_CLOUDEVENT, f"no ce_* headers; send a whole event as {CONTENT_TYPE_EVENT}"
             )
-        return Candidates([event], document.repeating or isinstance(event, Repeating))
+        return Candidates([event], document.repeating or isinstance(event, Repeating), document.surrogates)
     if detail := _mismatch(mode, document.tree):
         return _whole(document, Reason.NOT_CLOUDEVENT, detail)
     if isinstance(document.tree, list):
         return _read_batch(document, document.tree)
-    return Candidates([document.tree], document.repeating)
+    return Candidates([document.tree], document.repeating, document.surrogates)
 
 
 def mode_of(headers: Iterable[tuple[str, bytes]]) -> Mode:
@@ -129,7 +130,7 @@ def _read_batch(document: Document, elements: list[object]) -> Candidates | Unre
     if len(elements) > BATCH_EVENTS_MAX:
         detail = f"the batch has {len(elements)} events; at most {BATCH_EVENTS_MAX} are allowed"
         return _whole(document, Reason.TOO_MANY_EVENTS, detail)
-    return Candidates(elements, document.repeating)
+    return Candidates(elements, document.repeating, document.surrogates)
 
 
 def _whole(document: Document, reason: Reason, detail: str) -> Unreadable:

@@ -875,6 +875,40 @@ def test_a_prefix_of_bytes_that_are_no_text_is_still_text() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"{" * 1024 * 1024, Reason.TOO_DEEP),
+        (b"[]" * 512 * 1024, Reason.NOT_JSON),
+        (b'"' + b'\\"' * 500_000, Reason.NOT_JSON),
+        (b"[" + b"{}," * 300_000 + b"{}]", Reason.TOO_MANY_EVENTS),
+        (with_text("[" + "1," * 500_000 + "1]"), Reason.BAD_TYPE),
+        (with_text('{"a":' + "9" * 1_000_000 + "}"), Reason.BAD_QUANTITY),
+        (with_text('{"a":1e' + "9" * 1_000_000 + "}"), Reason.BAD_QUANTITY),
+        (with_text("{" + ",".join(f'"a{i}":1' for i in range(80_000)) + "}"), Reason.BAD_QUANTITY),
+        (compact(make_event(id="sk-" * 300_000)), Reason.BAD_ID),
+        (compact(with_data(other=["sk-a"] * 100_000)), Reason.UNKNOWN_FIELD),
+        (b"[" + b",".join([b'{"specversion":"1.0","pad":"' + b"x" * 900 + b'"}'] * 1000) + b"]", Reason.MISSING_FIELD),
+    ],
+    ids=[
+        "braces",
+        "brackets",
+        "escapes",
+        "events",
+        "numbers",
+        "digits",
+        "exponent",
+        "names",
+        "id",
+        "strings",
+        "bad ones",
+    ],
+)
+def test_a_hostile_mebibyte_is_decided(value: bytes, reason: Reason) -> None:
+    """Time grows with the length of the value alone, for each refusal and for all refusals of a batch together."""
+    assert {reject.reason for reject in decoded(make_record(value)).rejects} == {reason}
+
+
+@pytest.mark.parametrize(
     "event",
     [
         make_event(id="x" * 100_000),

@@ -114,6 +114,17 @@ def test_a_text_that_was_cut_may_hold_the_beginning_of_a_secret() -> None:
         assert redacted_prefix(f"{beginning}", 256, was_cut=False) == beginning
 
 
+@pytest.mark.parametrize(
+    "unit", ["sk-", "eyJ", "eyJ.", "eyJa.b ", "AKIA", "AIza", "ghp_ ", "Bearer ", r"\u0073k-", "\x00s"]
+)
+def test_a_hostile_mebibyte_is_decided(unit: str) -> None:
+    """Time grows with the length of the text alone: scanning once per beginning would take hours here."""
+    text = unit * (1024 * 1024 // len(unit))
+
+    assert len(redact(text)) <= len(text) * len(MASK)
+    assert is_secret(text) == is_secret(text[:100])
+
+
 @given(st.text(), st.sampled_from(SECRETS), st.text())
 @example("sk-", "sk-abcdefghijklmnopqrs1", "sk-")
 @example("\\", SECRETS[0], "\\")
