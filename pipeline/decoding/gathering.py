@@ -130,11 +130,9 @@ def _gather_slice(units: Units, start: int, into: Columns) -> list[int]:
         gone = set(not_taken)
         values = [value for at, value in enumerate(values) if at not in gone]
         attributes = attributes and [of_one for at, of_one in enumerate(attributes) if at not in gone]
-    if not decoded:
-        pass
-    elif attributes is None:
+    if decoded and attributes is None:
         _add_fields(_Slice(values, decoded, [event.data for event in decoded], structured=True), into)
-    else:
+    elif decoded and attributes is not None:
         _add_fields(_Slice(values, attributes, decoded, structured=False), into)
     return [start + at for at in not_taken]
 
@@ -175,7 +173,8 @@ def _add_fields(taken: _Slice, into: Columns) -> None:
     if any(tags):
         texts_given += sum(1 + 2 * len(pairs) for pairs in tags if pairs)
     into.tags += tags
-    into.unsure += [into.rows + at for at in _doubtful(taken, text, texts_given=texts_given)]
+    doubtful = _too_large(taken, text) + _with_repeated_names(taken, text, texts_given=texts_given)
+    into.unsure += [into.rows + at for at in doubtful]
     into.rows += len(tags)
 
 
@@ -224,10 +223,20 @@ def _add_usage(data: Sequence[Data], into: Columns) -> int:
     return texts_given
 
 
-def _doubtful(taken: _Slice, text: bytes, *, texts_given: int) -> list[int]:
-    """Which units may repeat a name or are too large: none of them in the ordinary case."""
-    if len(text) > VALUE_BYTES_MAX and max(map(len, taken.values)) > VALUE_BYTES_MAX:
-        return list(range(len(taken.values)))
+def _too_large(taken: _Slice, text: bytes) -> list[int]:
+    if len(text) <= VALUE_BYTES_MAX:
+        return []
+    return [at for at, value in enumerate(taken.values) if len(value) > VALUE_BYTES_MAX]
+
+
+def _with_repeated_names(taken: _Slice, text: bytes, *, texts_given: int) -> list[int]:
+    """Which units may repeat a name: none of them in the ordinary case.
+
+    Args:
+        taken: the units.
+        text: all their texts.
+        texts_given: how many names and strings came out of the optional fields, or fewer.
+    """
     plain = _ESCAPE.sub(b"", text) if b"\\" in text else text
     quotes = np.count_nonzero(np.frombuffer(plain, np.uint8) == _QUOTE)
     texts_always = len(taken.values) * (_TEXTS_OF_EVENT if taken.structured else _TEXTS_OF_DATA)

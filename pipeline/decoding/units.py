@@ -91,7 +91,7 @@ def sorted_by_mode(records: RecordColumns) -> dict[Mode, Sequence[int]]:
         return {mode: range(len(records.headers) if mode is Mode.BY_VALUE else 0) for mode in Mode}
     positions: dict[Mode, list[int]] = {mode: [] for mode in Mode}
     known: dict[Headers, Mode] = {}  # lives for one batch only, so hostile headers cannot fill the memory
-    for position, headers in enumerate(records.headers):
+    for position, headers in enumerate(map(tuple, records.headers)):  # a client may hand out lists
         mode = known.get(headers)
         if mode is None:
             mode = known[headers] = mode_of(headers)

@@ -24,6 +24,7 @@ from tests.pipeline.event_examples import (
     make_event,
     make_record,
 )
+from tests.schemas.test_secrets import SECRETS
 
 if TYPE_CHECKING:
     from schemas.records import RawRecord
@@ -328,6 +329,14 @@ def test_the_content_type_decides_the_mode(content_type: bytes, value: Any, reas
 def test_a_content_type_is_compared_as_media_types_are(content_type: bytes) -> None:
     """Parameters, case and blanks around it do not matter."""
     assert decoded(make_record(make_event(), headers=[("content-type", content_type)])).events.height == 1
+
+
+def test_headers_may_be_a_list() -> None:
+    """As some clients hand them out."""
+    record = make_record(make_event(), headers=STRUCTURED)
+    as_lists: Any = [list(STRUCTURED), list(STRUCTURED)]
+
+    assert decoded(*[record._replace(headers=headers) for headers in as_lists]).events.height == 2
 
 
 def test_binary_mode_needs_no_content_type() -> None:
@@ -637,6 +646,13 @@ def test_a_string_that_begins_like_a_secret_is_refused_and_shown_nowhere(event: 
     shown = repr(reject)
     assert SECRET[:12] not in shown
     assert JWT[:12] not in shown
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("name", ["id", "source", "subject", "type"])
+def test_every_shape_of_a_secret_is_found_in_ids(name: str, secret: str) -> None:
+    """None of them has a character that an id may not have."""
+    assert reason_for(make_event(**{name: secret})) is Reason.RAW_SECRET
 
 
 def test_a_secret_in_escapes_is_shown_nowhere_either() -> None:
