@@ -45,12 +45,13 @@ class Context:
     """What every command gets: where the settings come from."""
 
     config: Path | None
+    given: Settings | None = None  # instead of any file and variable (`tally demo`)
 
     def settings(self) -> Settings:
         """The settings, read when a command first wants them."""
         from tally.settings import load_settings
 
-        return load_settings(self.config)
+        return self.given or load_settings(self.config)
 
 
 def examples(*lines: str) -> str:

@@ -114,7 +114,7 @@ def entry(
     ] = False,
 ) -> None:
     """Common options stand before the command: `tally --config tally.yaml worker`."""
-    context.obj = Context(config)
+    context.obj = context.obj or Context(config)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -82,7 +82,7 @@ def test_what_is_sent_after_the_call_is_not_waited_for(ready: Tally, settings: S
 
 @pytest.mark.parametrize("committed", [True, False])
 def test_the_marker_of_a_transaction_never_hangs_it(ready: Tally, settings: Settings, *, committed: bool) -> None:
-    """A worker commits past the last record it can read: markers and aborted records behind it are nothing to wait for."""
+    """A worker commits past the last record it can read: markers and aborted records behind it are no wait."""
     produce(settings, settings.topics.events, [b"a"])
     produce_in_transaction(settings, settings.topics.events, [b"b"], commit=committed)
     commit(settings, settings.topics.events, {0: 2 if committed else 1})
