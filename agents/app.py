@@ -17,9 +17,12 @@ from agents.count import CountAgent
 from agents.price import PriceAgent
 from agents.publishing import Publisher
 from agents.raw_log import RawLog
+from agents.retrying import until_done
 from schemas.errors import LogBroken
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agents.chunks import Chunk
     from agents.metrics import Metrics
     from agents.wiring import Wiring
@@ -96,8 +99,8 @@ class Pipeline:
             self.joined.set()
             count.keep_only({tp.partition for tp in assigned if tp.topic == wiring.topics.priced})
             log.info("partitions_assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
-            await self._check_start(assigned)
 
+        app.positioned = self._check_start
         app.finalize()
         await app.start()
 
@@ -156,16 +159,20 @@ class Pipeline:
             self.failure = error
         self._broken.set()
 
-    async def _check_start(self, assigned: Any) -> None:
+    async def _check_start(self, committed: Mapping[Any, int | None]) -> None:
         """Records that retention deleted before they were read are lost money: say so and end, never skip them."""
-        consumer = self.app.consumer
-        for tp in assigned:
-            committed = consumer._committed_offset.get(tp)  # noqa: SLF001 -- what Faust just asked the group for
-            begin, _ = await self._raw_log.span(tp.topic, tp.partition)
-            if committed is not None and committed < begin:
+        spans = await until_done(
+            lambda: self._raw_log.spans((tp.topic, tp.partition) for tp in committed),
+            what="log",
+            should_stop=self._stopping,
+            metrics=self._metrics,
+        )
+        for tp, offset in committed.items():
+            begin, _ = spans[tp.topic, tp.partition]
+            if offset is not None and offset < begin:
                 self._break(
                     LogBroken(
-                        f"{tp.topic} partition {tp.partition} begins at {begin}, but only records below {committed} "
+                        f"{tp.topic} partition {tp.partition} begins at {begin}, but only records below {offset} "
                         "were read: some were deleted unread; reset the group's offsets to accept the loss."
                     )
                 )

@@ -19,20 +19,30 @@ if TYPE_CHECKING:
 SEEK_BEYOND: Final = 2_000
 #: A record that did not come within this is taken as no longer held (retention).
 READ_SECONDS_MAX: Final = 10.0
+FETCH_WAIT_MS: Final = 50
 
 
 class RawLog:
-    """Reads single records of a topic."""
+    """Reads single records, and where partitions begin and end.
+
+    Whatever it has assigned is paused unless it is being read: a fetch that waits for new records would hold up every
+    other question on the same connection.
+    """
 
     def __init__(self, kafka: Mapping[str, Any]) -> None:
         self._kafka = kafka
         self._consumer: AIOKafkaConsumer | None = None
+        self._assigned: set[TopicPartition] = set()
         self._lock = asyncio.Lock()
 
     async def start(self) -> None:
         """Connects."""
         consumer = AIOKafkaConsumer(
-            **self._kafka, enable_auto_commit=False, auto_offset_reset="none", isolation_level="read_committed"
+            **self._kafka,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
         )
         await consumer.start()
         self._consumer = consumer
@@ -45,10 +55,14 @@ class RawLog:
 
     async def span(self, topic: str, partition: int) -> tuple[int, int]:
         """The first offset that a partition holds, and the one its next record will get."""
-        place = TopicPartition(topic, partition)
-        begin = await self._reader.beginning_offsets([place])
-        end = await self._reader.end_offsets([place])
-        return begin[place], end[place]
+        return (await self.spans([(topic, partition)]))[topic, partition]
+
+    async def spans(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+        """Begin and end of many (topic, partition) in two requests."""
+        wanted = [TopicPartition(topic, partition) for topic, partition in places]
+        begins = await self._reader.beginning_offsets(wanted)
+        ends = await self._reader.end_offsets(wanted)
+        return {(place.topic, place.partition): (begins[place], ends[place]) for place in wanted}
 
     async def records(self, topic: str, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], RawRecord]:
         """The records at these (partition, offset); those that Kafka no longer holds are left out."""
@@ -57,8 +71,12 @@ class RawLog:
             wanted.setdefault(partition, set()).add(offset)
         found: dict[tuple[int, int], RawRecord] = {}
         async with self._lock:
+            spans = await self.spans((topic, partition) for partition in wanted)
+            self._assign(TopicPartition(topic, partition) for partition in wanted)
             for partition, offsets in wanted.items():
-                await self._read_partition(TopicPartition(topic, partition), sorted(offsets), found)
+                begin, end = spans[topic, partition]
+                held = sorted(offset for offset in offsets if begin <= offset < end)
+                await self._read_partition(TopicPartition(topic, partition), held, found)
         return found
 
     @property
@@ -66,15 +84,24 @@ class RawLog:
         assert self._consumer is not None, "read after start"  # noqa: S101 -- a programmer's mistake
         return self._consumer
 
+    def _assign(self, places: Iterable[TopicPartition]) -> None:
+        wanted = self._assigned | set(places)
+        if wanted != self._assigned:
+            self._reader.assign(list(wanted))
+            self._reader.pause(*wanted)
+            self._assigned = wanted
+
     async def _read_partition(
         self, place: TopicPartition, offsets: list[int], found: dict[tuple[int, int], RawRecord]
     ) -> None:
-        begin, end = await self.span(place.topic, place.partition)
-        remaining = [offset for offset in offsets if begin <= offset < end]
-        self._reader.assign([place])
+        remaining = offsets
         while remaining:
             self._reader.seek(place, remaining[0])
-            remaining = await self._read_run(place, remaining, found)
+            self._reader.resume(place)
+            try:
+                remaining = await self._read_run(place, remaining, found)
+            finally:
+                self._reader.pause(place)
 
     async def _read_run(
         self, place: TopicPartition, offsets: list[int], found: dict[tuple[int, int], RawRecord]
