@@ -116,7 +116,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         return answer
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ChunkMessage]]:  # noqa: ASYNC109 -- likewise
-        """Chunks as they were fetched; what a rebalance overtook is dropped: the generation is taken before the fetch."""
+        """Chunks as they were fetched. The generation is taken first: what a rebalance overtook is dropped."""
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
         if self._dropped and not await self._seek_back():
