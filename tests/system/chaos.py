@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -147,10 +148,13 @@ class Run:
         wait_until(enough, what=f"{self._plan.events} events are sent", seconds=900)
 
     def _drain(self, installation: Installation, fleet: Fleet) -> str:
-        """A worker that ends by itself now is replaced once more before it is called a failure to drain."""
-        answer = installation.tally("drain", "--timeout", str(DRAIN_SECONDS))
-        fleet.tend()
-        return _why(answer)
+        """Drains while the fleet is looked after: a worker that ends by itself must not be missed for it."""
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(installation.tally, "drain", "--timeout", str(DRAIN_SECONDS))
+            while not answer.done():
+                fleet.tend()
+                time.sleep(0.2)
+            return _why(answer.result())
 
     def _judge(self, installation: Installation, load: Load, fleet: Fleet) -> Verdict:
         topics = installation.topics

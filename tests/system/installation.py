@@ -11,10 +11,10 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from schemas.topics import Topics
-from tests.processes import ROOT, ServerProcess
+from tests.processes import ROOT, STOP_SECONDS_MAX, ServerProcess
 from tests.system.views import rows
 
 if TYPE_CHECKING:
@@ -87,13 +87,19 @@ class Installation:
 
     def committed(self, topic: str) -> dict[int, int]:
         """The group's committed offsets by partition; 0 where nothing was committed yet. Joins no group."""
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.app_id, "log_level": 2})
-        try:
-            numbers = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-            places = consumer.committed([TopicPartition(topic, number) for number in numbers], timeout=30)
-            return {place.partition: max(0, place.offset) for place in places}
-        finally:
-            consumer.close()
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        while True:
+            consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.app_id, "log_level": 2})
+            try:
+                numbers = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+                places = consumer.committed([TopicPartition(topic, number) for number in numbers], timeout=30)
+                return {place.partition: max(0, place.offset) for place in places}
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)  # a broker that has just started knows its groups a moment later
+            finally:
+                consumer.close()
 
     def newest_blocks(self) -> dict[int, int]:
         """The highest block of ``usage.priced`` that left a fact, by partition."""
@@ -122,6 +128,15 @@ class Worker:
         if self.ready is None:
             self.ready = self.server.wait_until_ready()
         return self.ready
+
+    def wait_until_ended(self) -> int:
+        """Its exit code, once it has one; a worker that does not end is killed and fails."""
+        try:
+            return self.server.process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(f"{self.name} does not end: {self.server.stderr()[-3_000:]}") from error
+        finally:
+            self.server.kill()
 
     @property
     def exit_code(self) -> int | None:
@@ -211,7 +226,7 @@ class Fleet:
         live, self.live = self.live, []
         for worker in live:
             worker.signal(signal.SIGTERM)
-        return [worker.server.stop() for worker in live]
+        return [worker.wait_until_ended() for worker in live]
 
     def _new(self) -> Worker:
         worker = Worker(self._installation, f"worker-{len(self.all)}", entry=self._entry)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import agents.count
@@ -19,7 +20,7 @@ from tally.main import main
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: How far the inserts lag behind the acknowledgement.
+#: How long the store takes for facts here, so that a fault finds them under way.
 LATE_SECONDS: Final = 1.0
 EVERY_BLOCK: Final = 2**63 - 1
 
@@ -47,6 +48,8 @@ def insert_facts_once() -> None:
     insert = Store.insert
 
     def tried_once(self: Store, table: str, rows: Any) -> None:
+        if table == "facts_rows":
+            time.sleep(LATE_SECONDS)
         try:
             insert(self, table, rows)
         except StoreUnavailable:
