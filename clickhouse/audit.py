@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
     from clickhouse.client import Store
 
-#: Rows (facts and totals) that one question sums up lane by lane: a few hundred bytes of memory each.
-SLICE_ROWS: Final = 1_000_000
+#: Rows (facts and totals) that one question sums up lane by lane: a few hundred bytes of memory each, or a kilobyte
+#: where totals are rebuilt. The embedded engine has 2 GB for everything.
+SLICE_ROWS: Final = 500_000
 
-#: Facts whose identities are compared at once, 50 bytes each.
-IDENTITIES_PER_BUCKET: Final = 16_000_000
+#: Facts whose identities are compared at once: about a hundred bytes of memory each.
+IDENTITIES_PER_BUCKET: Final = 4_000_000
 
 #: Offsets per stretch (as the page audit_raw has it), and stretches that are looked at in detail at once.
 STRETCH_OFFSETS: Final = 65_536
