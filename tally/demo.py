@@ -48,18 +48,18 @@ def run_demo(*, keep: bool = False) -> int:
         AnswerIsNo: they are not.
         TallyError: a server could not be started, or broke.
     """
-    show = Show()
     folder = Path(tempfile.mkdtemp(prefix="tally-demo-"))
     try:
         with Stop() as stop, Together.on(folder, environment=_environment(), stop=stop) as together:
-            try:
-                there = _run(show, together, folder)
-                if keep:
-                    _keep(there, together)
-            except InterruptedStart:
-                return INTERRUPTED
+            show = Show(stop)
+            there = _run(show, together, folder)
+            if keep:
+                _keep(there, together)
             print_line("")
             show.times()
+    except InterruptedStart:
+        shutil.rmtree(folder, ignore_errors=True)
+        return INTERRUPTED
     except TallyError:
         print_line(f"The logs are in {folder / 'logs'}.")
         raise
@@ -72,11 +72,14 @@ def run_demo(*, keep: bool = False) -> int:
 class Show:
     """What a person sees: a heading per step, and how long each took."""
 
+    stop: Stop
     steps: list[tuple[str, float]] = field(default_factory=list)
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
-        """A heading, and then what is printed within."""
+        """A heading, and then what is printed within. Raises InterruptedStart when a signal came."""
+        if self.stop.asked:
+            raise InterruptedStart
         heading = f"{len(self.steps) + 1}. {what}"
         bold = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
         sys.stdout.write(f"\n{bold[0]}{heading}{bold[1]}\n{'-' * len(heading)}\n")
@@ -95,9 +98,10 @@ class Show:
 
 def _run(show: Show, together: Together, folder: Path) -> Settings:
     with show.step("A real Kafka, a ClickHouse engine and a worker"):
-        there = together.start_servers(_settings(), broker_port=0, store_port=0)
-        migrate(there, priced_partitions=PARTITIONS)
-        metrics = together.start_worker(there)
+        with _waiting("starting"):
+            there = together.start_servers(_settings(), broker_port=0, store_port=0)
+            migrate(there, priced_partitions=PARTITIONS)
+            metrics = together.start_worker(there)
         print_line(f"Kafka {there.kafka_bootstrap}, store {there.masked()['TALLY_STORE_URL']}, metrics {metrics}")
     with show.step("Prices into force"):
         for applied in apply(there, [PRICES]):
@@ -106,7 +110,7 @@ def _run(show: Show, together: Together, folder: Path) -> Settings:
     with show.step("8,819 real requests, sent"):
         expected = _send(there, folder)
     with show.step("Counted"):
-        _drain(there, stop=together.stop)
+        _drain(there)
     _report(show, there)
     with show.step("The proof"):
         _ask(there, "audit", "--format", "table")
@@ -152,9 +156,7 @@ def _send(there: Settings, folder: Path) -> Expected:
     return expected
 
 
-def _drain(there: Settings, *, stop: Stop) -> None:
-    if stop.asked:
-        raise InterruptedStart
+def _drain(there: Settings) -> None:
     with _waiting("counting"):
         drained = drain(there, timeout_seconds=DRAIN_SECONDS_MAX)
     if not drained.drained:

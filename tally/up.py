@@ -137,7 +137,7 @@ def _end_with_parent() -> None:
 
 
 class Stop:
-    """SIGINT and SIGTERM as a wish that is looked at between two steps, as long as the ``with`` lasts."""
+    """SIGINT and SIGTERM as a wish that is looked at between two steps; a second one interrupts what is under way."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -155,6 +155,8 @@ class Stop:
             signal.signal(number, handler)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
         self.asked = True
 
 

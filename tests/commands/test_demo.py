@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -35,6 +38,46 @@ def test_the_demo_balances_and_leaves_nothing(tmp_path: Path) -> None:
         assert said in answer.stdout
     assert list(tmp_path.iterdir()) == []
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
+
+
+@pytest.mark.servers
+def test_the_demo_can_be_kept_and_looked_at_until_it_is_interrupted(tmp_path: Path) -> None:
+    """`--keep` prints what another terminal needs; an interrupt stops all of it, and that is a good end."""
+    variables = Tally({"TMPDIR": str(tmp_path)}).variables()
+    with subprocess.Popen(
+        [sys.executable, "-m", "tally", "demo", "--keep"], env=variables, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        exports: dict[str, str] = {}
+        for line in process.stdout:
+            words = line.split()
+            if words[:1] == ["export"]:
+                exports.update({name: value for name, _, value in (word.partition("=") for word in words[1:])})
+            if words[:3] == ["tally", "report", "invoice"]:
+                break
+        answer = Tally(exports)("report", "invoice", "--org", "northwind", "--period", "2023-11", "--format", "json")
+        process.send_signal(2)
+        last = process.stdout.read()
+
+    assert answer.json["completeness"]["events"] == 5_292
+    assert process.returncode == 0
+    assert "Every server is stopped" in last
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.servers
+def test_a_demo_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    """Ctrl-C while the servers start: exit 130, no process and no folder left."""
+    variables = Tally({"TMPDIR": str(tmp_path)}).variables()
+    with subprocess.Popen([sys.executable, "-m", "tally", "demo"], env=variables, stdout=subprocess.PIPE) as process:
+        while not list(tmp_path.glob("*/logs/broker.log")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(2)
+        process.communicate(timeout=120)
+
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_trace_is_the_published_one() -> None:

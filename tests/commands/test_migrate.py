@@ -8,10 +8,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError
 
 from clickhouse.migrate import MIGRATIONS, migrate_store, pending_migrations
 from schemas.errors import WrongUse
 from tally.connect import open_store
+from tally.kafka import client_settings
 from tests.commands.log import alter_topic, delete_topics, partition_count, rows, topic_settings
 
 if TYPE_CHECKING:
@@ -24,6 +27,13 @@ pytestmark = pytest.mark.servers
 
 DAYS_35_MS = str(35 * 24 * 60 * 60 * 1000)
 VIEWS = {"facts", "totals_hourly", "quantities_hourly", "duplicates", "rejected", "price_books"}
+
+
+@pytest.fixture
+def ready(installed: Tally) -> Tally:
+    """The command line on an installation with one partition."""
+    assert installed("migrate", "--partitions", "1").code == 0
+    return installed
 
 
 def test_everything_is_made_and_said(installed: Tally, settings: Settings) -> None:
@@ -78,6 +88,23 @@ def test_the_topics_have_the_settings_that_the_promises_need(installed: Tally, s
     assert (priced["message.timestamp.type"], priced["retention.ms"]) == ("LogAppendTime", DAYS_35_MS)
     assert int(priced["max.message.bytes"]) > 8 * 1024 * 1024
     assert topic_settings(settings, settings.topics.catalog)["cleanup.policy"] == "compact"
+
+
+@pytest.mark.usefixtures("ready")
+async def test_a_record_that_unfolds_beyond_the_limit_never_gets_into_the_log(settings: Settings) -> None:
+    """50 MB of zeros are 50 kB of gzip: the broker unpacks before it judges, so no worker ever has to."""
+    producer = AIOKafkaProducer(
+        **client_settings(settings), compression_type="gzip", max_request_size=1 << 30, max_batch_size=1 << 27
+    )
+    await producer.start()
+    try:
+        with pytest.raises(MessageSizeTooLargeError):
+            await producer.send_and_wait(settings.topics.events, b"0" * 50_000_000)
+        sent = await producer.send_and_wait(settings.topics.events, b"0" * 1_500_000)
+    finally:
+        await producer.stop()
+
+    assert sent.offset == 0
 
 
 def test_a_topic_that_was_changed_is_corrected_and_keeps_the_rest(installed: Tally, settings: Settings) -> None:
