@@ -55,8 +55,11 @@ class Door(TyperGroup):
             single.command(cmd_name)(found)
             found = single
         found._add_completion = False  # noqa: SLF001 -- a group under `tally` has no completion of its own
-        command = get_command(found)
+        command: Any = get_command(found)
         command.name = cmd_name
+        for one in (command, *getattr(command, "commands", {}).values()):
+            # A raw docstring spells the mark that keeps the lines of its examples.
+            one.help = (one.help or "").replace("\\b\n", "\b\n")
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
