@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tally.main import ELSEWHERE, ORDER
+from tally.main import ORDER
 from tests.processes import ROOT
 
 if TYPE_CHECKING:
@@ -46,16 +46,24 @@ def test_the_help_names_every_command(tally: Tally) -> None:
     assert all(len(line.split()) > 2 for line in listed if line.strip())
 
 
+REPORTS = ("summary", "concentration", "success", "invoice", "unpriced", "rejected", "duplicates")
+
+
 @pytest.mark.parametrize(
-    "command", [*(set(COMMANDS) - set(ELSEWHERE)), "catalog apply", "catalog check", "catalog show"]
+    "command",
+    [
+        *(name for name in COMMANDS if name not in ("catalog", "report")),
+        *(f"catalog {name}" for name in ("apply", "check", "show")),
+        *(f"report {name}" for name in REPORTS),
+    ],
 )
 def test_the_help_of_each_command_has_examples_that_begin_with_it(tally: Tally, command: str) -> None:
-    """`tally COMMAND --help` explains the command and shows how to write it."""
+    """`tally COMMAND --help` explains the command and shows how to write it, on lines of their own."""
     answer = tally(*command.split(), "--help")
 
     assert (answer.code, answer.stderr) == (0, "")
-    if command != "catalog":
-        assert f"tally {command}" in answer.stdout.partition("Examples:")[2]
+    assert f"  tally {command}" in answer.stdout or f"Example: tally {command}" in answer.stdout
+    assert "\\b" not in answer.stdout
 
 
 def test_tally_alone_shows_its_help_as_it_is(tally: Tally) -> None:
