@@ -128,6 +128,7 @@ class Run:
         with load, Fleet(installation, self._plan.workers, entry=self._plan.entry) as fleet:
             fleet.start()
             load.start(events_per_second=self._plan.events_per_second)
+            _wait_for_progress(installation, fleet)
             for fault in self._plan.schedule(self._random):
                 self._strike(fault, installation, fleet)
             self._wait_for_load(load, fleet)
