@@ -219,10 +219,13 @@ async def start(client: Any, settings: Settings) -> None:  # noqa: ANN401 -- any
     """Starts an aiokafka client within ``connect_seconds``, or closes it and raises why the broker said no."""
     try:
         async with asyncio.timeout(settings.connect_seconds):
-            await client.start()
+            try:
+                await client.start()
+            except kafka.KafkaConnectionError:
+                await _raise_cause(settings)
+                raise
     except BaseException:
         await close(client)
-        await _raise_cause(settings)
         raise
 
 
@@ -238,13 +241,9 @@ async def close(client: Any) -> None:  # noqa: ANN401 -- any aiokafka client
 async def _raise_cause(settings: Settings) -> None:
     """Aiokafka drops the reason why a bootstrap failed: asks each address once more, and raises the first reason."""
     login = client_settings(settings)
-    hosts = collect_hosts(login.pop("bootstrap_servers"))
-    async with asyncio.timeout(settings.connect_seconds):
-        for host, port, _ in hosts:
-            connection = await create_conn(
-                host, port, client_id="tally", request_timeout_ms=int(settings.connect_seconds * 1000), **login
-            )
-            connection.close()
+    for host, port, _ in collect_hosts(login.pop("bootstrap_servers")):
+        connection = await create_conn(host, port, client_id="tally", **login)
+        connection.close()
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -234,6 +235,17 @@ def test_a_name_that_can_not_be_resolved_is_a_missing_broker(tally: Tally) -> No
 
     assert answer.code == 3
     assert "no-such-host.invalid:9092" in answer.sentence
+
+
+def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up(tally: Tally) -> None:
+    """`TALLY_CONNECT_SECONDS` bounds the whole attempt."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+
+        answer = tally.given(kafka_bootstrap=address, connect_seconds="1").apart("drain", seconds_max=20)
+
+    assert answer.code == 3
+    assert f"Kafka at {address} can't be reached (no answer)" in answer.sentence
 
 
 @pytest.mark.servers
