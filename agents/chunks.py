@@ -139,6 +139,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
                 message = self._message(tp, run[start : start + size], generation)
                 self._inflight.setdefault(tp, deque()).append(message)
                 self._next[tp] = message.next_offset
+                self._read_offset[tp] = None  # else Faust might drop it, unseen, when a seek overtook a delivery
                 yield tp, message
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
 
