@@ -1,12 +1,17 @@
 """What things are. Every other folder imports from here; this one imports only validation and frame libraries.
 
-    event.py        a usage event as the contract says it, in pydantic models; what comes out, likewise
+In the order of reading:
+
+    event.py        a usage event as the contract says it, in pydantic models; event_values.py reads single values
+    published.py    what comes out: refusals and alerts
     rejects.py      why an event was refused: the closed list of reasons
     secrets.py      what a raw secret looks like
     records.py      a raw record as the broker gave it
     frames.py       a batch between the stages: events, usage, lines, kinds
     counted.py      what counting leaves behind: known facts, repeats, totals
-    price_book.py   price books; rules.py: rule sets; catalog_file.py: a file of both
+    price_book.py   price books; rules.py: rule sets; catalog_file.py: a file of both; catalog_values.py, currencies.py
+    catalog_diff.py what a new revision changes
+    reports.py      what a report is asked for and made of
     topics.py       topic names
     errors.py       trouble, by what the caller can do about it
     generate.py     writes JSON Schema and AsyncAPI from all this (docs/schemas)

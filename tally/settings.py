@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     dedupe_days: int = Field(35, ge=1, le=40_000, description="For how long an identity is remembered.")
     metrics_port: int = Field(9464, ge=0, le=65_535, description="Port of /metrics, /livez, /readyz; 0 takes a free.")
     metrics_host: str = Field("127.0.0.1", description="Address that /metrics binds to.")
-    batch_events_max: int = Field(50_000, ge=1, le=500_000, description="A flush to the store holds about this at most.")
+    batch_events_max: int = Field(
+        50_000, ge=1, le=500_000, description="A flush to the store holds about this at most."
+    )
     batch_wait_seconds: float = Field(0.5, gt=0, le=10, description="A flush happens at the latest after this.")
     identities_max: int = Field(
         40_000_000, ge=1_000, description="Identities kept in memory per worker, 8 bytes each; older ones are asked."
