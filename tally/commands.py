@@ -299,6 +299,44 @@ def catalog_show(
     _print(form, document, rows, columns=_columns(rows))
 
 
+class Source(StrEnum):
+    """What ``tally catalog import`` takes."""
+
+    GENAI_PRICES = "genai-prices"
+
+
+@catalog_app.command(
+    "import",
+    epilog=examples(
+        'tally catalog import genai-prices --models "openai/*" --models "anthropic/claude-*" --out prices.yaml',
+        'tally catalog import genai-prices --models "gcp.gemini/gemini-2.5-*"',
+        'tally catalog import genai-prices --models "re:^(openai|azure)/gpt-4o(-mini)?$"',
+    ),
+)
+def catalog_import(
+    source: Annotated[Source, typer.Argument(help="The only one so far: public prices of the pinned package.")],
+    models: Annotated[
+        list[str] | None,
+        typer.Option(help="PROVIDER/MODEL as a glob, or re: and a regular expression; may be repeated."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A file to write, replaced if it is there; else stdout.")] = None,
+) -> None:
+    """Write public prices as a price book to review, from a package and without any network.
+
+    Nothing is put into force. PROVIDER is the name that your events send; without --models it is all models under the
+    package's own names of providers. What is left out or changed stands at the end of the book.
+    """
+    from tally.import_prices import import_book, write_book
+
+    _ = source
+    book = import_book(models or [])
+    if out is None:
+        sys.stdout.write(book.text())
+        return
+    write_book(book, out)
+    print_json({"written": str(out), **book.answer()})
+
+
 def _columns(rows: Iterable[dict[str, Any]]) -> list[str]:
     """Every key that one of the rows has, in the order of their first appearance."""
     return list(dict.fromkeys(key for row in rows for key in row))
