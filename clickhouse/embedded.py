@@ -87,12 +87,13 @@ class EngineLimits:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer, held by the engine until the connection closes."""
+    """A whole answer. ``body`` is the engine's own memory, which it takes back as soon as ``owner`` is gone."""
 
     body: memoryview
     rows: int
     rows_written: int
     bytes_written: int
+    owner: object = None
 
 
 class Engine:
@@ -186,8 +187,9 @@ class Session:
             raise EngineError(_said(error)) from error
         if result.rows_written():
             self._check_disk()
-        body = result.get_memview().view() if result.size() else memoryview(b"")
-        return Answer(body, result.rows_read(), result.rows_written(), result.bytes_written())
+        owner = result.get_memview()
+        body = owner.view() if result.size() else memoryview(b"")
+        return Answer(body, result.rows_read(), result.rows_written(), result.bytes_written(), owner)
 
     def stream(self, sql: str | bytes, form: str, parameters: Mapping[str, str] | None = None) -> Iterator[bytes]:
         """The answer block by block, for formats whose blocks can be strung together."""
