@@ -24,7 +24,7 @@ def test_large_answers_that_are_read_at_the_same_time_arrive_whole(store: str) -
     pool = urllib3.PoolManager(maxsize=6)
 
     def asked(first: int) -> NDArray[np.uint64]:
-        sql = f"SELECT number + {first} AS n FROM numbers(200000) FORMAT Arrow"
+        sql = f"SELECT number + {first:d} AS n FROM numbers(200000) FORMAT Arrow"  # noqa: S608
         answer = pool.request("POST", url, body=sql.encode())
         column = pa.ipc.open_file(io.BytesIO(answer.data)).read_all().column("n")
         numbers: NDArray[np.uint64] = column.to_numpy()
