@@ -65,6 +65,7 @@ DIFFERENCES: Final = (
     "a model whose reasoning costs less than its output",
     "a model without any price",
     "audio of less than ten seconds at Groq",
+    "two quantities of seconds in one request",
 )
 
 
@@ -162,6 +163,7 @@ def _usage(chance: random.Random, rows: list[Price]) -> dict[str, int]:
     usage.pop("requests", None)
     if "audio_seconds" in usage:
         usage["audio_seconds"] += 10
+        usage.pop("input_audio_seconds", None)
     thresholds = sorted({int(tier.threshold) for row in rows for tier in row.above if tier.quantity == INPUT_CONTEXT})
     if thresholds and "input_tokens" in usage:
         parts = [part for part in INPUT_CONTEXT_PARTS if part in usage]
@@ -347,6 +349,17 @@ def test_short_audio_has_no_least_length(by_provider: dict[str, PriceBook]) -> N
     request = Request("groq", "whisper-large-v3", datetime(2026, 3, 1, tzinfo=UTC), {"audio_seconds": 9})
 
     assert (request.ours(by_provider["groq"]), request.theirs()) == (Decimal("0.0002775"), Decimal("0.000308333333"))
+
+
+def test_two_quantities_of_seconds_are_rounded_each_for_itself(by_provider: dict[str, PriceBook]) -> None:
+    """A price per hour has no end in decimals; two roundings differ from one in the last of 12 digits."""
+    usage = {"audio_seconds": 10, "input_audio_seconds": 1}
+    request = Request("groq", "whisper-large-v3", datetime(2026, 3, 1, tzinfo=UTC), usage)
+
+    assert (request.ours(by_provider["groq"]), request.theirs()) == (
+        Decimal("0.000339166666"),
+        Decimal("0.000339166667"),
+    )
 
 
 def test_variants_of_a_request_are_left_out_and_listed() -> None:
