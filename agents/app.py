@@ -198,6 +198,7 @@ def _chunk_app(wiring: Wiring) -> ChunkApp:
         broker=wiring.faust_broker,
         broker_credentials=wiring.broker_credentials,
         store="memory://",
+        datadir=str(wiring.state_dir / "faust"),
         autodiscover=False,
         table_standby_replicas=0,
         topic_disable_leader=True,

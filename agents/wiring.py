@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from clickhouse.client import StoreAddress
     from pipeline.count import CountLimits
@@ -28,6 +29,7 @@ class Wiring:
     batch_events_max: int
     batch_wait_seconds: float
     session_timeout_seconds: float
+    state_dir: Path  # Faust makes a folder there; nothing in it matters
     block_bytes_max: int = 4 * 1024 * 1024
 
     @property

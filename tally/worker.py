@@ -48,6 +48,7 @@ def run_worker(settings: Settings) -> int:
     _configure_logs(settings.log_level)
     faulthandler.enable()
     with contextlib.closing(_bound(settings)) as listener:
+        _make_state_dir(settings)
         _check_servers(settings)
         gc.freeze()
         return asyncio.run(_run(settings, listener))
@@ -111,6 +112,7 @@ def _wiring(settings: Settings) -> Wiring:
         batch_events_max=settings.batch_events_max,
         batch_wait_seconds=settings.batch_wait_seconds,
         session_timeout_seconds=settings.session_timeout_seconds,
+        state_dir=settings.state_dir,
     )
 
 
@@ -121,6 +123,15 @@ def _bound(settings: Settings) -> socket.socket:
         raise WrongUse(
             f"The metrics port {settings.metrics_host}:{settings.metrics_port} can't be used ({error.strerror}): "
             "set TALLY_METRICS_PORT to another, or to 0 for a free one."
+        ) from error
+
+
+def _make_state_dir(settings: Settings) -> None:
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WrongUse(
+            f"TALLY_STATE_DIR ({settings.state_dir}) can't be used ({error.strerror}): name a folder that can be made."
         ) from error
 
 
