@@ -219,6 +219,16 @@ class _Writer:
                     value=done.content.to_json().encode(),
                     headers=done.headers(),
                 )
+        await self._until_seen(entries)
+
+    async def _until_seen(self, entries: Sequence[CatalogEntry]) -> None:
+        """Kafka answers a commit before its marker is in the log, and readers see nothing before the marker."""
+        while True:
+            seen = await self.follower.entries()
+            found = [(seen.get(entry.name, entry), entry) for entry in entries]
+            if all(now.revision > mine.revision or now.announced for now, mine in found if mine.name in seen):
+                return
+            await asyncio.sleep(0.01)
 
 
 def control_value(entries: Iterable[CatalogEntry]) -> bytes:

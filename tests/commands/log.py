@@ -115,6 +115,11 @@ def produce_in_transaction(settings: Settings, topic: str, values: Sequence[byte
             await (producer.commit_transaction() if commit else producer.abort_transaction())
         finally:
             await producer.stop()
+        # Kafka answers before the marker is in the log; what is produced next must stand behind it.
+        partition = TopicPartition(topic, 0)
+        async with reader(settings) as stable, reader(settings, isolation="read_uncommitted") as whole:
+            while await stable.end_offsets([partition]) != await whole.end_offsets([partition]):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     run(settings, ask())
 
