@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 #: Sent with every insert, so that no server default decides: an acknowledged insert is a stored insert, and tables
 #: that converge by identity need no insert deduplication, which can lose a block for ever when the server is killed.
 #: optimize_on_insert merges the rows of the block itself before they are written; no block of ours holds two rows of
-#: one key, and on the facts that work costs three times the insert (measured, 26.9).
-INSERT_SETTINGS: Final = {"async_insert": 0, "insert_deduplicate": 0, "optimize_on_insert": 0}
+#: one key, and on the facts that work costs three times the insert (measured, 26.9). A backfill may touch more months
+#: in one batch than the server lets an insert touch partitions by default.
+INSERT_SETTINGS: Final = {
+    "async_insert": 0,
+    "insert_deduplicate": 0,
+    "optimize_on_insert": 0,
+    "max_partitions_per_insert_block": 0,
+}
 
 #: Errors of the server that pass by themselves or with an operator's help, as the server numbers them
 #: (src/Common/ErrorCodes.cpp): timeouts, too many parts or queries, memory, disk, network, Keeper, read-only replicas.

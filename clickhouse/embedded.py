@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MIB: Final = 1024 * 1024
 SETTING_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_]+")
+SETTINGS_CLAUSE: Final = re.compile(rb"\sSETTINGS\s+\w+\s*=", re.IGNORECASE)
 ERROR_CODE: Final = re.compile(r"Code: (\d+)\.")
 
 #: What chDB raises when the engine says no; the second when the message quotes bytes that are no UTF-8.
@@ -202,10 +203,7 @@ class Session:
 
     def insert(self, statement: bytes, form: str) -> Insert:
         """Begins an insert; ``statement`` ends before its FORMAT, the data are given to ``Insert.append``."""
-        try:
-            return Insert(self._connection.send_insert(statement, form), self._check_disk)
-        except ENGINE_ERRORS as error:
-            raise EngineError(_said(error)) from error
+        return Insert(self, statement, form)
 
     def end(self) -> None:
         """Gives up what still runs and closes the connection, in this order: the engine dies of the other one."""
@@ -216,26 +214,31 @@ class Session:
 
 
 class Insert:
-    """An insert under way: nothing is stored until ``finish``, unless it is larger than one block of the engine."""
+    """An insert under way: the data wait in memory, nothing is stored until ``finish``.
 
-    def __init__(self, inserter: Any, check_disk: Callable[[], None]) -> None:  # noqa: ANN401 -- chdb has no types
-        self._inserter = inserter
-        self._check_disk = check_disk
+    chDB's own streaming insert (``send_insert``) swallows every error that comes while a part is written, and reports
+    the rows as written; a query does not. So the data are read by one, from a file that is in memory only.
+    """
+
+    def __init__(self, session: Session, statement: bytes, form: str) -> None:
+        self._session = session
+        self._statement = statement
+        self._form = form
+        self._data = os.fdopen(os.memfd_create("insert"), "wb", buffering=0)
 
     def append(self, data: bytes) -> None:
         """Takes the next bytes of the data, cut anywhere."""
-        try:
-            self._inserter.append(data)
-        except ENGINE_ERRORS as error:
-            raise EngineError(_said(error)) from error
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._data.write(rest) :]
 
     def finish(self) -> tuple[int, int]:
         """Stores what was given, and returns when it is stored: rows and bytes."""
-        try:
-            done = self._inserter.finish()
-        except ENGINE_ERRORS as error:
-            raise EngineError(_said(error)) from error
-        self._check_disk()
+        if not self._data.tell():
+            return 0, 0
+        before, settings = _parted(self._statement)
+        source = f"FROM INFILE '/proc/self/fd/{self._data.fileno()}' COMPRESSION 'none'".encode()
+        done = self._session.ask(b" ".join([before, source, settings, b"FORMAT", self._form.encode()]), "TabSeparated")
         return done.rows_written, done.bytes_written
 
     def __enter__(self) -> Self:
@@ -244,9 +247,14 @@ class Insert:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Without ``finish`` the insert is given up."""
-        with contextlib.suppress(*ENGINE_ERRORS):  # already failed: the engine has given it up
-            self._inserter.cancel()
+        """Lets the data go; without ``finish`` the insert is given up."""
+        self._data.close()
+
+
+def _parted(statement: bytes) -> tuple[bytes, bytes]:
+    """An insert's head before and from its SETTINGS on: the source of the data stands between them."""
+    found = SETTINGS_CLAUSE.search(statement)
+    return (statement, b"") if found is None else (statement[: found.start()], statement[found.start() :])
 
 
 def _said(error: RuntimeError | UnicodeDecodeError) -> str:

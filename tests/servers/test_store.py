@@ -515,9 +515,13 @@ def test_a_connection_beyond_the_limit_waits_and_does_not_keep_the_store_from_st
                 assert process.stop() == 0
 
 
-def test_an_insert_that_would_fill_the_disk_fails_and_the_store_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "statement",
+    ["INSERT INTO t SELECT number FROM numbers(1000)", "INSERT INTO t FORMAT CSV\n" + "1\n" * 1000],
+    ids=["from a query", "with data"],
+)
+def test_an_insert_that_would_fill_the_disk_fails_and_the_store_goes_on(tmp_path: Path, statement: str) -> None:
     """The engine would acknowledge a truncated part on a full disk, so it is kept from meeting one."""
-    statement = "INSERT INTO t SELECT number FROM numbers(1000)"
     limits = f"engine_limits=EngineLimits(keep_free_bytes={10**18})"
     with limited_store_process(tmp_path / "data", limits=limits) as process:
         url = process.wait_until_ready()["url"]
@@ -530,6 +534,37 @@ def test_an_insert_that_would_fill_the_disk_fails_and_the_store_goes_on(tmp_path
 
         assert post(url, statement).status == 200
         assert post(url, "SELECT count() FROM t").data == b"1000\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "data", "code"),
+    [
+        ("(a UInt64, CONSTRAINT small CHECK a < 10) ENGINE = MergeTree ORDER BY a", "1\n99", 469),
+        ("(a UInt64) ENGINE = MergeTree PARTITION BY a ORDER BY a", "\n".join(map(str, range(101))), 252),
+    ],
+    ids=["a violated constraint", "too many partitions"],
+)
+def test_an_insert_that_fails_while_a_part_is_written_is_not_acknowledged(
+    database: str, table: str, data: str, code: int
+) -> None:
+    """An acknowledged insert is a stored insert: the writer moves on and never sends these rows again."""
+    post(database, f"CREATE TABLE t {table}")
+
+    answer = post(database, f"INSERT INTO t FORMAT CSV\n{data}")
+
+    assert answer.headers["X-ClickHouse-Exception-Code"] == str(code)
+    assert post(database, "SELECT count() FROM t").data == b"0\n"
+
+
+def test_settings_within_an_insert_count(database: str) -> None:
+    """They stand before the data, as ClickHouse's grammar has it."""
+    post(database, "CREATE TABLE t (a UInt64) ENGINE = MergeTree PARTITION BY a ORDER BY a")
+    data = "\n".join(map(str, range(101)))
+
+    answer = post(database, f"INSERT INTO t (a) SETTINGS max_partitions_per_insert_block = 0 FORMAT CSV\n{data}")
+
+    assert answer.status == 200, answer.data
+    assert post(database, "SELECT count() FROM t").data == b"101\n"
 
 
 @pytest.mark.parametrize("statement", ["INSERT INTO t FORMAT CSV\n1", "INSERT INTO t SELECT 1"])
