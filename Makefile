@@ -49,7 +49,7 @@ check: $(SYNCED) ## Look at the code without running it: format, lint, types, la
 
 .PHONY: bench
 bench: jars ## Measure events per second and CPU per event on this machine.
-	$(RUN) python -m tests.bench
+	$(RUN) python -m bench
 
 .PHONY: soak
 soak: jars ## Kill workers, store and broker for a long time, and prove the books after each kill.
