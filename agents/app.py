@@ -214,7 +214,7 @@ def _chunk_app(wiring: Wiring) -> ChunkApp:
         broker_commit_interval=0.5,
         broker_commit_every=1_000_000_000,
         broker_session_timeout=wiring.session_timeout_seconds,
-        broker_heartbeat_interval=min(3.0, wiring.session_timeout_seconds / 3),
+        broker_heartbeat_interval=min(1.0, wiring.session_timeout_seconds / 6),
         broker_rebalance_timeout=REBALANCE_SECONDS,
         broker_request_timeout=REQUEST_SECONDS,
         stream_wait_empty=True,
