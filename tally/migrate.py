@@ -207,13 +207,7 @@ async def _wait_for_partitions(settings: Settings, client: AIOKafkaAdminClient, 
 
 async def _correct(client: AIOKafkaAdminClient, plan: TopicPlan) -> dict[str, str]:
     """Sets what differs from the plan, keeps what else was set on the topic, and hands back what it changed."""
-    resource = ConfigResource(ConfigResourceType.TOPIC, plan.name)
-    entries = [
-        entry
-        for answer in await client.describe_configs([resource])
-        for found in answer.to_object()["resources"]
-        for entry in found["config_entries"]
-    ]
+    entries = await _config_entries(client, plan.name)
     current = {entry["config_names"]: entry["config_value"] for entry in entries}
     wrong = {name: value for name, value in plan.settings.items() if current.get(name) != value}
     if not wrong:
@@ -231,6 +225,20 @@ async def _correct(client: AIOKafkaAdminClient, plan: TopicPlan) -> dict[str, st
             if error is not kafka_errors.NoError:
                 _raise_refusal(plan.name, error, found.get("error_message"))
     return wrong
+
+
+async def topic_settings(client: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
+    """The settings in force on a topic, by name."""
+    return {entry["config_names"]: entry["config_value"] for entry in await _config_entries(client, topic)}
+
+
+async def _config_entries(client: AIOKafkaAdminClient, topic: str) -> list[dict[str, Any]]:
+    return [
+        entry
+        for answer in await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        for found in answer.to_object()["resources"]
+        for entry in found["config_entries"]
+    ]
 
 
 def migration_rows(answer: Mapping[str, Any]) -> Sequence[dict[str, Any]]:

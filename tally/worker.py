@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -25,10 +25,14 @@ from clickhouse.migrate import installation
 from pipeline.count import CountLimits
 from pipeline.decode import Limits
 from schemas.errors import TallyError, WrongUse
+from schemas.topics import DAY_MS
 from tally.connect import open_store, store_address
 from tally.kafka import admin, broker_credentials, client_settings, missing_topic, partitions, run
-from tally.migrate import PRICED_PARTITIONS
+from tally.migrate import PRICED_PARTITIONS, topic_settings
 from tally.settings import Settings
+
+if TYPE_CHECKING:
+    from aiokafka.admin import AIOKafkaAdminClient
 
 log = structlog.get_logger()
 
@@ -154,10 +158,26 @@ async def _check_topics(settings: Settings) -> int:
     wanted = (topics.events, topics.priced, topics.rejected, topics.alerts, topics.catalog)
     async with admin(settings) as client:
         found = await partitions(client, wanted)
-    for topic in wanted:
-        if not found.get(topic):
-            raise missing_topic(settings, topic)
+        for topic in wanted:
+            if not found.get(topic):
+                raise missing_topic(settings, topic)
+        for topic in (topics.events, topics.priced):
+            await _check_retention(settings, client, topic)
     return len(found[topics.priced])
+
+
+async def _check_retention(settings: Settings, client: AIOKafkaAdminClient, topic: str) -> None:
+    """A record that is kept longer than its identity is remembered could be billed twice by a replay."""
+    found = await topic_settings(client, topic)
+    kept_ms = int(found.get("retention.ms", -1))
+    if kept_ms < 0 or kept_ms > settings.dedupe_days * DAY_MS:
+        kept = "for ever" if kept_ms < 0 else f"for {kept_ms / DAY_MS:g} days"
+        raise WrongUse(
+            f"{topic} keeps records {kept}, longer than TALLY_DEDUPE_DAYS ({settings.dedupe_days}), so a replay could "
+            "be billed twice: run `tally migrate`, or raise TALLY_DEDUPE_DAYS."
+        )
+    if found.get("message.timestamp.type") != "LogAppendTime":
+        raise WrongUse(f"{topic} takes its times from producers, not from the broker: run `tally migrate`.")
 
 
 def _configure_logs(level: str) -> None:
