@@ -136,6 +136,12 @@ class Pipeline:
         """Whether this worker is a member of the group in good standing."""
         return self.joined.is_set() and not self.app.rebalancing
 
+    @property
+    def stalled_seconds(self) -> float:
+        """For how long work has waited without any progress: a server is away."""
+        consumer = self.app.consumer
+        return consumer.stalled_seconds() if isinstance(consumer, ChunkConsumer) else 0.0
+
     def _stopping(self) -> bool:
         return self._should_stop or self._broken.is_set()
 

@@ -51,7 +51,7 @@ class Chunk(NamedTuple):
 class ChunkMessage(ConsumerMessage):  # type: ignore[misc]
     """What Faust takes for one message."""
 
-    __slots__ = ("next_offset", "record_count")
+    __slots__ = ("delivered_at", "next_offset", "record_count")
 
 
 class ChunkSchema(Schema):  # type: ignore[misc]
@@ -96,6 +96,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         self._inflight: dict[TP, deque[ChunkMessage]] = {}  # in the order of delivery
         self._next: dict[TP, int] = {}  # next offset to deliver
         self._dropped = False  # fetched records were thrown away: their partitions must be read again
+        self._acked_at = 0.0
         self._wake = asyncio.Event()
 
     def _new_consumer_thread(self) -> Any:
@@ -179,6 +180,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             generation_id=generation,
         )
         message.next_offset, message.record_count = following, len(records)
+        message.delivered_at = time.monotonic()
         return message
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
@@ -193,6 +195,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             message.value = None
             self._unacked_messages.discard(message)
             self._n_acked += message.record_count
+            self._acked_at = time.monotonic()
             notify(self._waiting_for_ack)
             return True
 
@@ -241,6 +244,11 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: Faust's hints at slow streams know no chunks, and fail while a position is being reset."""
+
+    def stalled_seconds(self) -> float:
+        """For how long nothing was acked although there is work in flight; 0 when there is none."""
+        waiting = [queue[0].delivered_at for queue in list(self._inflight.values()) if queue and not queue[0].acked]
+        return time.monotonic() - max(min(waiting), self._acked_at) if waiting else 0.0
 
     def oldest_inflight_timestamp(self, topic: str) -> float | None:
         """The append time (Unix seconds) of the oldest chunk of a topic that is not acked; None when all are."""

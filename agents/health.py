@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agents.metrics import Metrics
 
 BEAT_SECONDS_MAX: Final = 30.0
+STALLED_SECONDS_MAX: Final = 15.0
 
 
 class HealthServer:
@@ -59,8 +60,10 @@ class HealthServer:
         return _answer(ok=age < BEAT_SECONDS_MAX, text=f"last turn {age:.1f} s ago")
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        ok = self._pipeline.assigned
-        return _answer(ok=ok, text="member of the group" if ok else "not assigned yet, or the group rebalances")
+        if not self._pipeline.assigned:
+            return _answer(ok=False, text="not assigned yet, or the group rebalances")
+        stalled = self._pipeline.stalled_seconds
+        return _answer(ok=stalled < STALLED_SECONDS_MAX, text=f"member of the group, {stalled:.1f} s without progress")
 
 
 def _answer(*, ok: bool, text: str) -> web.Response:
