@@ -4,6 +4,8 @@
 -- fence is the first block of its partition that was not committed when the question was asked. A lane's facts are
 -- summed up to its total's version, or up to the fence where the total is older or missing; a fact between the two says
 -- that the total is behind. A total without any fact becomes a row of zeros.
+-- A meter whose quantities and costs are all 0 is a line like any other, but sumMap leaves out keys whose sums are all
+-- 0: the number of its lines is summed as well, and never is.
 WITH
     totals AS
     (
@@ -57,7 +59,8 @@ WITH
                 arrayMap((quantity, state) -> if(state = 'billed', quantity, 0), facts.quantities, states),
                 arrayMap(line_cost -> ifNull(line_cost, 0), facts.costs),
                 arrayMap(line_cost -> toUInt64(isNotNull(line_cost)), facts.costs),
-                arrayMap(state -> toUInt64(state = 'unpriced'), states)
+                arrayMap(state -> toUInt64(state = 'unpriced'), states),
+                arrayMap(meter -> toUInt64(1), facts.meters)
             ) AS sums_of_lines,
             any(facts.block_partition) AS block_partition,
             max(greatest(versions.until, facts.fence)) - 1 AS version,
