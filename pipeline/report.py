@@ -54,13 +54,13 @@ def _window(window: WindowSum | None) -> Json:
 
 
 def concentration(lanes: Iterable[LaneSum]) -> Json:
-    """Lanes by cost, largest first, with their shares; how few of them hold 80 %; ``hhi`` is Σ share²."""
+    """Lanes by cost, largest first, with their shares; how few of them hold 80 % (0 when nothing costs); ``hhi`` is Σ share²."""
     costs = sorted(((whole(lane.figures.cost), lane) for lane in lanes), key=lambda pair: (-pair[0], pair[1].lane))
     total = sum(cost for cost, _ in costs)
-    rows, running, lanes_to_80 = [], 0, None
+    rows, running, lanes_to_80 = [], 0, 0
     for place, (cost, lane) in enumerate(costs, start=1):
         running += cost
-        if lanes_to_80 is None and total and running * 100 >= total * 80:
+        if not lanes_to_80 and total and running * 100 >= total * 80:
             lanes_to_80 = place
         rows.append(
             {

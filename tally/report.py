@@ -204,7 +204,7 @@ def concentration_command(  # noqa: PLR0913 -- options of a command
     with _question(context, org=org, period=period, now=now, form=form) as asked:
         document = _lanes_document(asked, by=by, shape=report.concentration)
         title = f"Cost of {org} by {by.value}, {_span(asked.period)}: {document['total']}"
-        if document["lanes_to_80"] is not None:
+        if document["lanes_to_80"]:
             title += f"; 80 % of it in {document['lanes_to_80']} of {len(document['lanes'])}, hhi {document['hhi']}"
         _print(asked.form, document, document["lanes"], columns=LANE_COLUMNS, title=title)
 

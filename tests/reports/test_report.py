@@ -115,7 +115,7 @@ def test_shares_sum_to_one(costs: list[int]) -> None:
     shares = [lane["share"] for lane in answer["lanes"]]
     if not sum(costs):
         assert shares == [None] * len(costs)
-        assert (answer["top_share"], answer["hhi"], answer["lanes_to_80"]) == (None, None, None)
+        assert (answer["top_share"], answer["hhi"], answer["lanes_to_80"]) == (None, None, 0)
         return
     assert abs(sum((Fraction(share) for share in shares), Fraction(-1))) * 2 * 10**6 <= len(costs)
     assert answer["lanes"][-1]["running_share"] == "1.000000"
@@ -140,6 +140,13 @@ def test_lanes_to_80_is_the_fewest_top_lanes_that_hold_80_percent(costs: list[in
     fewest = answer["lanes_to_80"]
     assert sum(top[:fewest]) * 5 >= sum(top) * 4
     assert sum(top[: fewest - 1]) * 5 < sum(top) * 4
+
+
+def test_concentration_of_nothing_needs_no_lane() -> None:
+    """Zeros where something is counted, null where there is nothing to divide by."""
+    answer = report.concentration([])
+
+    assert answer == {"total": "0.000000000000", "top_share": None, "hhi": None, "lanes_to_80": 0, "lanes": []}
 
 
 def test_concentration_as_the_contract_shows_it() -> None:
