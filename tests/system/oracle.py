@@ -12,9 +12,10 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from tests.system.prices import priced
+from tests.system.prices import Priced, priced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,13 +47,18 @@ class Appended(NamedTuple):
     received_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Copy:
     """One arrival of a valid event."""
 
     place: Place
     event: Event
     received_at: datetime
+
+    @cached_property
+    def price(self) -> Priced:
+        """What it costs if it counts."""
+        return priced(self.event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +188,7 @@ def _first_of_each_partition(copies: list[Copy]) -> list[Copy]:
 
 
 def _check_fact(copy: Copy, fact: Fact, found: Differences) -> None:
-    event, price = copy.event, priced(copy.event)
+    event, price = copy.event, copy.price
     must = {
         "content": (
             *(event.time, event.project, event.api_key, event.environment, event.user),
@@ -265,7 +271,7 @@ def _totals(winners: Iterable[Copy]) -> dict[tuple[Lane, datetime], tuple[int, i
     """Requests, ok, failed, cost and unpriced by lane and hour."""
     totals: dict[tuple[Lane, datetime], list[int | Decimal]] = {}
     for copy in winners:
-        price = priced(copy.event)
+        price = copy.price
         total = totals.setdefault(_lane(copy.event), [0, 0, 0, Decimal(0), 0])
         total[0] += 1
         total[1 if copy.event.status == "ok" else 2] += 1
@@ -281,7 +287,7 @@ def _quantities(
     quantities: dict[tuple[Lane, datetime, str], tuple[Decimal, Decimal | None]] = {}
     for copy in winners:
         lane, hour = _lane(copy.event)
-        for meter, quantity, cost in priced(copy.event).meters:
+        for meter, quantity, cost in copy.price.meters:
             before, spent = quantities.get((lane, hour, meter), (Decimal(0), None))
             total = spent if cost is None else (spent or Decimal(0)) + cost
             quantities[lane, hour, meter] = (before + quantity, total)
