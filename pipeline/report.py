@@ -54,7 +54,7 @@ def _window(window: WindowSum | None) -> Json:
 
 
 def concentration(lanes: Iterable[LaneSum]) -> Json:
-    """Lanes by cost, largest first, with their shares; how few of them hold 80 % (0 when nothing costs); ``hhi`` is Σ share²."""
+    """Lanes by cost, largest first, with their shares; how few hold 80 % (0 of no cost); ``hhi`` is Σ share²."""
     costs = sorted(((whole(lane.figures.cost), lane) for lane in lanes), key=lambda pair: (-pair[0], pair[1].lane))
     total = sum(cost for cost, _ in costs)
     rows, running, lanes_to_80 = [], 0, 0

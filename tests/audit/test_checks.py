@@ -173,7 +173,8 @@ def test_quantities_of_zero_are_kept_when_totals_are_compared_and_rebuilt(counte
     before = [counted.store.rows(view) for view in VIEWS]
     assert len(before[1]) == 5 * len(zeros) + 3
     counted.store.command(
-        "INSERT INTO totals_rows SELECT * REPLACE (requests + 1 AS requests) FROM totals_rows FINAL WHERE project = 'p2'"
+        "INSERT INTO totals_rows SELECT * REPLACE (requests + 1 AS requests) FROM totals_rows FINAL "
+        "WHERE project = 'p2'"
     )
 
     found = audited(counted, log)
