@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import ssl
 import sys
 from contextlib import asynccontextmanager, contextmanager
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(:[0-9]{1,5})?")
 READ_COMMITTED: Final = "read_committed"
 REQUEST_SECONDS_MAX: Final = 30.0
 COORDINATOR_SECONDS_MAX: Final = 15.0
@@ -129,11 +127,8 @@ def _sasl(settings: Settings) -> dict[str, str]:
     if not settings.kafka_security_protocol.startswith("SASL"):
         return {}
     password = settings.kafka_sasl_password
-    mechanism = (settings.kafka_sasl_mechanism or "").upper()
-    if mechanism not in {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}:
-        raise WrongUse("TALLY_KAFKA_SASL_MECHANISM must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.")
     return {
-        "sasl_mechanism": mechanism,
+        "sasl_mechanism": settings.kafka_sasl_mechanism or "",
         "sasl_plain_username": settings.kafka_sasl_username or "",
         "sasl_plain_password": "" if password is None else password.get_secret_value(),
     }
@@ -141,10 +136,10 @@ def _sasl(settings: Settings) -> dict[str, str]:
 
 def _bootstrap_servers(settings: Settings) -> list[str]:
     servers = [server.strip() for server in settings.kafka_bootstrap.split(",")]
-    if not all(ADDRESS.fullmatch(server) for server in servers):
+    if any(server.rpartition(":")[2].strip("0") == "" for server in servers):
         raise WrongUse(
-            f"TALLY_KAFKA_BOOTSTRAP is not usable ({settings.kafka_bootstrap}): it must look like 127.0.0.1:9092, "
-            "several separated by commas."
+            f"TALLY_KAFKA_BOOTSTRAP ({settings.kafka_bootstrap}) has the port 0, which only `tally up` can use: name "
+            "the port of the broker."
         )
     return servers
 

@@ -6,21 +6,46 @@ Nothing else in the project reads the environment. ``tally config`` prints them 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from schemas.errors import WrongUse
 from schemas.topics import Topics
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 TOPIC_RETENTION_DAYS: Final = 35
 SECONDS_PER_DAY: Final = 86_400
+PORT_MAX: Final = 65_535
+SASL_MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+
+#: A name or an address, and a port unless it is Kafka's own (9092).
+KAFKA_ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(?::([0-9]{1,5}))?")
+DATABASE: Final = re.compile(r"[A-Za-z0-9_]+")
+
+#: What a person is told instead of a pattern.
+WORDS: Final = {
+    "app_id": "may hold letters, digits, dots, underscores and hyphens only, 1 to 200 of them",
+    "topic_prefix": "may hold letters, digits, dots, underscores and hyphens only, at most 100 of them",
+    "log_level": "must be debug, info, warning or error",
+}
+LIMITS: Final = {"ge": "at least", "gt": "more than", "le": "at most"}
+#: By the beginning of what pydantic calls the mistake; the empty one is any other.
+KINDS: Final = {
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "path": "must be the path of a file or folder",
+    "": "must be text (in a config file: in quotes)",
+}
 
 
 class Settings(BaseSettings):
@@ -64,6 +89,31 @@ class Settings(BaseSettings):
     connect_seconds: float = Field(10.0, gt=0, le=300, description="How long to try to reach a server at start.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object) -> object:
+        if isinstance(value, bool):  # YAML's true, which Python would take for a 1
+            raise ValueError("is neither true nor false")  # noqa: TRY004 -- pydantic passes a TypeError on
+        return value
+
+    @field_validator("kafka_bootstrap")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        """Port 0 is for `tally up`, which takes a free one."""
+        found = [KAFKA_ADDRESS.fullmatch(server.strip()) for server in value.split(",")]
+        if not all(one and int(one[1] or 0) <= PORT_MAX for one in found):
+            raise ValueError(
+                f"must look like 127.0.0.1:9092, several separated by commas, ports at most {PORT_MAX}; it is {value!r}"
+            )
+        return value
+
+    @field_validator("kafka_sasl_mechanism")
+    @classmethod
+    def _known_mechanism(cls, value: str | None) -> str | None:
+        if value is not None and value.upper() not in SASL_MECHANISMS:
+            raise ValueError(f"must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512 (it is {value!r})")
+        return None if value is None else value.upper()
+
     @field_validator("kafka_security_protocol")
     @classmethod
     def _known_protocol(cls, value: str) -> str:
@@ -78,6 +128,13 @@ class Settings(BaseSettings):
         parts = urlsplit(value.get_secret_value())
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("must look like http://127.0.0.1:8123/tally")
+        try:
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"must have a port of at most {PORT_MAX}, as in http://127.0.0.1:8123/tally") from error
+        database = parts.path.strip("/")
+        if database and not DATABASE.fullmatch(database):
+            raise ValueError(f"must name a database of letters, digits and underscores (it names {database!r})")
         return value
 
     @model_validator(mode="after")
@@ -170,8 +227,13 @@ def _read_config(config: Path) -> dict[str, Any]:
         loaded = YAML(typ="safe").load(config.read_text(encoding="utf-8"))
     except OSError as error:
         raise WrongUse(f"The config file {config} can't be read ({error.strerror}): name one that exists.") from error
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise WrongUse(f"The config file {config} is not YAML{place}: {error.problem or error.context}.") from error
     except (YAMLError, UnicodeDecodeError) as error:
-        raise WrongUse(f"The config file {config} is not YAML: {' '.join(str(error).split())}") from error
+        said = " ".join(str(error).split()).rstrip(".")
+        raise WrongUse(f"The config file {config} is not YAML: {said}.") from error
     if not isinstance(loaded, dict):
         raise WrongUse(f"The config file {config} must hold `name: value` lines, for example `app_id: tallyhouse`.")
     values = {str(key).removeprefix("TALLY_").lower(): value for key, value in loaded.items()}
@@ -182,9 +244,21 @@ def _read_config(config: Path) -> dict[str, Any]:
 
 
 def _first_sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    message = str(first["msg"]).removeprefix("Value error, ")
+    first = error.errors(include_url=False)[0]
     if not first["loc"]:
-        return f"{message}."
-    name = f"TALLY_{str(first['loc'][0]).upper()}"
-    return f"{name} is not usable: {message[0].lower()}{message[1:]}."
+        return f"{str(first['msg']).removeprefix('Value error, ')}."
+    name = str(first["loc"][0])
+    return f"TALLY_{name.upper()} {_what_it_must_be(name, first)}."
+
+
+def _what_it_must_be(name: str, mistake: ErrorDetails) -> str:
+    """The predicate of the sentence, in words of the person who wrote the value."""
+    kind = mistake["type"]
+    if kind == "value_error":
+        return str(mistake["msg"]).removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch":
+        return WORDS[name]
+    for limit, words in LIMITS.items():
+        if limit in (limits := mistake.get("ctx", {})):
+            return f"must be {words} {limits[limit]:.15g}"
+    return next(words for start, words in KINDS.items() if kind.startswith(start))
