@@ -1,4 +1,4 @@
-"""The benchmark's events: about 300 bytes, 5,000 keys by Zipf's law, three token quantities, two hours of event time."""
+"""The benchmark's events: about 350 bytes, up to 5,000 keys by Pareto's law, three quantities, two hours."""
 
 from __future__ import annotations
 

@@ -17,18 +17,23 @@ from clickhouse.client import Store, parse_store_url
 from pipeline.catalog import load_catalog_file
 
 TABLES = (
-    "CREATE TABLE IF NOT EXISTS peer_facts (org String, id String, time String, project String, api_key String,"
-    " user String, model String, status String, input_tokens Int64, cache_read_tokens Int64, output_tokens Int64,"
-    " cost Float64) ENGINE = MergeTree ORDER BY (org, time)",
-    "CREATE TABLE IF NOT EXISTS peer_totals (org String, project String, api_key String, hour String,"
-    " requests UInt64, cost Float64) ENGINE = SummingMergeTree ORDER BY (org, project, api_key, hour)",
+    """CREATE TABLE IF NOT EXISTS peer_facts (org String, id String, time String, project String, api_key String,
+    user String, model String, status String, input_tokens Int64, cache_read_tokens Int64, output_tokens Int64,
+    cost Float64) ENGINE = MergeTree ORDER BY (org, time)""",
+    """CREATE TABLE IF NOT EXISTS peer_totals (org String, project String, api_key String, hour String,
+    requests UInt64, cost Float64) ENGINE = SummingMergeTree ORDER BY (org, project, api_key, hour)""",
 )
 METERS = ("input_tokens", "cache_read_tokens", "output_tokens")
 DATA = pl.Struct(
     dict.fromkeys(("project", "api_key", "user", "model", "status"), pl.String)
     | {"usage": pl.Struct(dict.fromkeys(METERS, pl.Int64))}
 )
-SCHEMA = {"subject": pl.String, "id": pl.String, "time": pl.String, "data": DATA}
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "subject": pl.String,
+    "id": pl.String,
+    "time": pl.String,
+    "data": DATA,
+}
 
 
 def prices() -> pl.DataFrame:
@@ -45,7 +50,7 @@ def main(bootstrap: str, topic: str, store_url: str, count: int) -> None:
     store = Store(parse_store_url(store_url))
     for table in TABLES:
         store.command(table)
-    table = prices()
+    book = prices()
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": f"peer{time.time()}", "auto.offset.reset": "earliest"}
     )
@@ -57,7 +62,7 @@ def main(bootstrap: str, topic: str, store_url: str, count: int) -> None:
         held += [message.value() for message in consumer.consume(10_000, timeout=0.2) if message.error() is None]
         if len(held) < min(50_000, count - stored):
             continue
-        frame = pl.read_ndjson(b"\n".join(held), schema=SCHEMA).unnest("data").unnest("usage").join(table, on="model")
+        frame = pl.read_ndjson(b"\n".join(held), schema=SCHEMA).unnest("data").unnest("usage").join(book, on="model")
         frame = frame.with_columns(cost=sum(pl.col(meter) * pl.col(f"p_{meter}") for meter in METERS))
         facts = frame.rename({"subject": "org"}).drop([f"p_{meter}" for meter in METERS])
         sums = facts.group_by("org", "project", "api_key", pl.col("time").str.slice(0, 13).alias("hour")).agg(
