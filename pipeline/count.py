@@ -221,10 +221,14 @@ def _known_facts(
     """The store's facts that events of the batch may repeat (KNOWN), and which events had to be asked for."""
     remembered = state.identities.contain(hashes)
     suspects = remembered | _beyond_memory(batch.events, state.identities, horizon=horizon)
+    if not suspects.any():
+        return pl.DataFrame(schema=KNOWN), suspects
     asked, asked_hashes = batch.events.filter(pl.Series(suspects)), hashes[suspects]
     first = _question(asked, asked_hashes, partition=state.partition, before=before, horizon=horizon)
     known = yield from _answered(first, remembered=hashes[remembered])
     is_open = _cut_short(asked, asked_hashes, known, since=first.settled_since)
+    if not is_open.any():
+        return known, suspects
     further = _question(
         asked.filter(pl.Series(is_open)), asked_hashes[is_open], partition=state.partition, before=before
     )
@@ -261,8 +265,6 @@ def _answered(question: AskKnown, *, remembered: NDArray[np.uint64]) -> Generato
     A remembered hash without an answer is asked again: the store acknowledged that fact, so not seeing it means that
     the answer is not to be trusted yet.
     """
-    if not len(question.hashes):
-        return pl.DataFrame(schema=KNOWN)
     for _ in range(ASK_AGAIN_MAX):
         known: pl.DataFrame = yield question
         if np.isin(remembered, known.get_column("identity_hash").to_numpy()).all():

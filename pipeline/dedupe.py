@@ -86,11 +86,15 @@ def dedupe(
             is_new[row] = False
             kind = "duplicate" if holder.content == content else "conflict"
             repeats.append(_repeat(event, kind=kind, first=holder))
-    # Two producers' repeats of one record, replayed by a killed price agent, may stand twice in one batch.
-    frame = pl.DataFrame(repeats, schema=REPEATS).unique(
-        subset=["topic", "partition", "offset", "index"], keep="first", maintain_order=True
-    )
-    return Decision(np.flatnonzero(is_new), frame, replays)
+    return Decision(np.flatnonzero(is_new), _each_once(repeats), replays)
+
+
+def _each_once(repeats: list[dict[str, Any]]) -> pl.DataFrame:
+    """The repeats (REPEATS), the first of each place: a killed price agent may have produced one twice."""
+    frame = pl.DataFrame(repeats, schema=REPEATS)
+    if not repeats:
+        return frame
+    return frame.unique(subset=["topic", "partition", "offset", "index"], keep="first", maintain_order=True)
 
 
 def _twins(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:

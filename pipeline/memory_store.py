@@ -7,6 +7,7 @@ suite in ``tests/clickhouse`` holds that it behaves as the real store does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Context, Decimal
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +29,7 @@ from schemas.counted import COUNTED_EVENTS, KNOWN, LANE, REPEATS, TOTALS
 from schemas.frames import DECIMAL
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Container, Iterable
     from datetime import datetime, timedelta
 
     from numpy.typing import NDArray
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from schemas.frames import PricedBatch
 
 Row = dict[str, Any]
+Schema = Mapping[str, "pl.DataType | type[pl.DataType]"]
 Key = tuple[Any, ...]
 
 #: A fact as the store holds it: the event, its place in the log, and its quantities in lists of equal length.
@@ -71,10 +73,18 @@ class ReplacingTable:
     def insert(self, rows: Iterable[Row]) -> None:
         """Writes rows; a row that is older than what stands at its key changes nothing."""
         for row in rows:
-            key = tuple(row[name] for name in self._key)
+            key = self.key_of(row)
             known = self._rows.get(key)
             if known is None or self._sign * row[self._version] >= self._sign * known[self._version]:
                 self._rows[key] = row
+
+    def key_of(self, row: Row) -> Key:
+        """What a later row must share to replace this one."""
+        return tuple(row[name] for name in self._key)
+
+    def at(self, key: Key) -> Row | None:
+        """What a reader sees at a key."""
+        return self._rows.get(key)
 
     def rows(self) -> Collection[Row]:
         """What a reader sees: one row per key."""
@@ -91,18 +101,29 @@ class MemoryStore:
 
     def carry_out(self, step: Step) -> Any:  # noqa: ANN401 -- the answer, by the question
         """Answers a question, or does a write and gives None. Publishing is not the store's business."""
-        match step:
-            case InsertFacts():
-                self.insert_facts(step.facts, step.hashes)
-            case InsertRepeats():
-                self.insert_repeats(step.repeats)
-            case InsertTotals():
-                self.insert_totals(step.totals)
-            case PublishConflicts():
-                pass
-            case _:
-                return self.answer(step)
+        if isinstance(step, AskIdentities | AskKnown | AskTotals):
+            return self.answer(step)
+        if not isinstance(step, PublishConflicts):
+            self.table_of(step).insert(self.rows_of(step))
         return None
+
+    def table_of(self, write: InsertFacts | InsertRepeats | InsertTotals) -> ReplacingTable:
+        """Where a write goes."""
+        match write:
+            case InsertFacts():
+                return self.facts_rows
+            case InsertRepeats():
+                return self.repeats_rows
+            case InsertTotals():
+                return self.totals_rows
+
+    def rows_of(self, write: InsertFacts | InsertRepeats | InsertTotals) -> list[Row]:
+        """The rows of a write: of FACTS, REPEATS or TOTALS."""
+        match write:
+            case InsertFacts(facts, hashes):
+                return fact_rows(facts, hashes)
+            case InsertRepeats(rows) | InsertTotals(rows):
+                return rows.rows(named=True)
 
     def answer(self, question: AskIdentities | AskKnown | AskTotals) -> Any:  # noqa: ANN401 -- by the question
         """The answer to a question, as ``pipeline/count.py`` describes it."""
@@ -161,19 +182,23 @@ class MemoryStore:
         }
         far = [fact for fact in facts if fact["identity_hash"] not in settled]
         answer = {id(fact): fact for fact in (*near, *far)}
-        return _frame(answer.values(), KNOWN).sort("block", "partition", "offset", "index")
+        return self.frame(sorted(answer.values(), key=_in_log_order), KNOWN)
 
     def totals_before(self, *, partition: int, before: int, pairs: pl.DataFrame) -> pl.DataFrame:
         """The totals (TOTALS) of these (org, hour) pairs as they were before block ``before``.
 
         A pair with a row of a later version is summed up anew from the facts of the blocks before.
         """
-        asked = set(pairs.select("org", "hour").iter_rows())
+        return self.totals_of(set(pairs.select("org", "hour").rows()), partition=partition, before=before)
+
+    def totals_of(self, asked: Container[tuple[str, datetime]], *, partition: int, before: int) -> pl.DataFrame:
+        """``totals_before`` for (org, hour) pairs that are no frame."""
         stood = [total for total in self.totals_rows.rows() if (total["org"], total["hour"]) in asked]
         ahead = {(total["org"], total["hour"]) for total in stood if total["version"] >= before}
         facts = [fact for fact in self._facts_before(partition, before) if (fact["org"], _hour(fact)) in ahead]
-        rebuilt = _summed(facts, block_partition=partition)
-        return _frame([*(row for row in stood if (row["org"], row["hour"]) not in ahead), *rebuilt], TOTALS)
+        rebuilt = summed(facts, block_partition=partition)
+        rows = [*(row for row in stood if (row["org"], row["hour"]) not in ahead), *rebuilt]
+        return self.frame(sorted(rows, key=_lane), TOTALS)
 
     def newest_block(self, *, partition: int) -> int | None:
         """The highest block of a partition that left a fact; None when there is none."""
@@ -182,27 +207,31 @@ class MemoryStore:
 
     def insert_facts(self, facts: PricedBatch, hashes: NDArray[np.uint64]) -> None:
         """Writes new facts; the same facts again replace themselves."""
-        self.facts_rows.insert(fact_rows(facts, hashes))
+        self.carry_out(InsertFacts(facts, hashes))
 
     def insert_repeats(self, repeats: pl.DataFrame) -> None:
         """Writes repeats (REPEATS)."""
-        self.repeats_rows.insert(repeats.iter_rows(named=True))
+        self.carry_out(InsertRepeats(repeats))
 
     def insert_totals(self, totals: pl.DataFrame) -> None:
         """Writes absolute totals (TOTALS) at their version."""
-        self.totals_rows.insert(totals.iter_rows(named=True))
+        self.carry_out(InsertTotals(totals))
 
     def facts(self) -> pl.DataFrame:
         """All facts (FACTS), by raw coordinates."""
-        return _frame(self.facts_rows.rows(), FACTS).sort("topic", "partition", "offset", "index")
+        return self.frame(self.facts_rows.rows(), FACTS).sort("topic", "partition", "offset", "index")
 
     def repeats(self) -> pl.DataFrame:
         """All repeats (REPEATS), by raw coordinates."""
-        return _frame(self.repeats_rows.rows(), REPEATS).sort("topic", "partition", "offset", "index")
+        return self.frame(self.repeats_rows.rows(), REPEATS).sort("topic", "partition", "offset", "index")
 
     def totals(self) -> pl.DataFrame:
         """All totals (TOTALS), by lane."""
-        return _frame(self.totals_rows.rows(), TOTALS).sort(LANE)
+        return self.frame(self.totals_rows.rows(), TOTALS).sort(LANE)
+
+    def frame(self, rows: Iterable[Row], schema: Schema) -> pl.DataFrame:
+        """Rows as a frame of these columns."""
+        return pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=dict(schema))
 
     def _facts_before(self, partition: int, before: int) -> list[Row]:
         return [
@@ -225,12 +254,20 @@ def fact_rows(facts: PricedBatch, hashes: NDArray[np.uint64]) -> list[Row]:
     ]
 
 
+def _in_log_order(fact: Row) -> Key:
+    return fact["block"], fact["partition"], fact["offset"], fact["index"]
+
+
+def _lane(total: Row) -> Key:
+    return tuple(total[name] for name in LANE)
+
+
 def _hour(fact: Mapping[str, Any]) -> datetime:
     time: datetime = fact["time"]
     return time.replace(minute=0, second=0, microsecond=0)
 
 
-def _summed(facts: Iterable[Row], *, block_partition: int) -> list[Row]:
+def summed(facts: Iterable[Row], *, block_partition: int) -> list[Row]:
     """The totals of these facts; a total's version is its newest fact's block."""
     lanes: dict[Key, list[Row]] = {}
     for fact in facts:
@@ -274,7 +311,3 @@ def _quantity_lists(facts: Iterable[Row]) -> dict[str, list[Any]]:
 
 def _sum(amounts: Iterable[Decimal | None]) -> Decimal:
     return reduce(_EXACT.add, (amount for amount in amounts if amount is not None), Decimal(0))
-
-
-def _frame(rows: Iterable[Mapping[str, Any]], schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:
-    return pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=dict(schema))

@@ -58,7 +58,7 @@ def clickhouse(database: str) -> Iterator[Store]:
     store.close()
 
 
-@pytest.fixture(params=["memory", "clickhouse"])
+@pytest.fixture(params=["memory", pytest.param("clickhouse", marks=pytest.mark.servers)])
 def counting_store(request: pytest.FixtureRequest) -> CountingStore:
     """The two stores, one after the other."""
     if request.param == "memory":
@@ -335,6 +335,7 @@ def test_a_repeat_written_again_is_one_row_of_its_lowest_block(counting_store: C
 # Both, under any history.
 
 
+@pytest.mark.servers
 @given(log=logs(), crashes=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 8)), max_size=4))
 @settings(
     max_examples=12,

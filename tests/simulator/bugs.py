@@ -1,0 +1,44 @@
+"""Mistakes that were made in systems like this one, each to be planted on purpose and found by the simulator."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Bug(Enum):
+    """What a worker, the group or the store does wrong when the bug is planted."""
+
+    # The count agent.
+    ACK_BEFORE_INSERT = "blocks are acked before their rows are acknowledged"
+    COMMIT_WHAT_WAS_READ = "the position that was read is committed, not the one that was worked off"
+    MEMORY_BEFORE_WRITES = "a batch changes memory before its writes have succeeded, not a copy that is swapped in"
+    MEMORY_KEPT_AFTER_SEEK = "memory is kept although the position is another"
+    TIMEOUT_TAKEN_AS_DONE = "a write whose outcome is unknown is not repeated"
+    # Questions to the store.
+    QUESTION_OF_ANY_BLOCK = "identities and facts are asked without `block < n`"
+    TOTALS_AS_THEY_ARE = "a restore takes totals of version n and later as they are"
+    NOT_IN_MEMORY_IS_ZERO = "a total that is not in memory is taken as zero"
+    FORGOTTEN_IS_ZERO = "an hour that was forgotten still counts as loaded"
+    NOTHING_RESTORED = "a restart begins with no identities and believes them complete"
+    MEMORY_HAS_NO_BEGINNING = "restored memory is believed to reach back for every raw partition"
+    ANSWER_CUT_SHORT = "a young fact with the hash is believed to be the only one"
+    # What is written.
+    INCREMENTS = "totals are written as increments"
+    VERSION_OF_FIRST_BLOCK = "a flush carries the version of its first block"
+    LAST_WRITE_STAYS = "the store keeps the last written total instead of the highest version"
+    # Decisions.
+    HASH_ALONE = "a hash that is known makes a repeat"
+    REPLAY_IS_DUPLICATE = "the same raw record again is recorded as a duplicate"
+    # The price agent.
+    SENDS_PAST_UNRESOLVED = "the next block is sent while an earlier one is unresolved"
+    TIMEOUT_TAKEN_AS_SENT = "a block whose outcome is unknown is not sent again"
+    ACK_BEFORE_SENT = "raw records are acked before their blocks are acknowledged"
+    ROUTED_BY_RAW_PARTITION = "a block goes to the partition that its raw records came from"
+
+    @property
+    def is_in_pricing(self) -> bool:
+        """Whether it shows in the log already."""
+        return self in _IN_PRICING
+
+
+_IN_PRICING = {Bug.SENDS_PAST_UNRESOLVED, Bug.TIMEOUT_TAKEN_AS_SENT, Bug.ACK_BEFORE_SENT, Bug.ROUTED_BY_RAW_PARTITION}

@@ -1,0 +1,197 @@
+"""Counting remembered: the real ``count``, run once for each thing it can be asked, and told again from memory.
+
+``count`` is a pure function of its state, its blocks and the answers it is given, so what it does next can be looked
+up: a schedule that comes by the same state, blocks and answers as another one gets the same steps. That is what makes
+tens of thousands of schedules affordable with the real code. Inputs are known by identity, so everything that goes in
+(states, answers, rows) is one object per content, and arrays are frozen, so that a step that changed one would fail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.count import (
+    AskIdentities,
+    AskKnown,
+    AskTotals,
+    IdentitiesAnswer,
+    InsertFacts,
+    InsertRepeats,
+    InsertTotals,
+    PublishConflicts,
+    count,
+    fresh,
+)
+from pipeline.memory_store import MemoryStore, ReplacingTable
+from schemas.counted import LANE
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    import polars as pl
+
+    from pipeline.block import Block
+    from pipeline.count import Counted, CountLimits, PartitionState, Step
+    from pipeline.memory_store import Row, Schema
+
+Result = tuple["PartitionState", "Counted"]
+Insert = InsertFacts | InsertRepeats | InsertTotals
+
+
+@dataclass
+class _Node:
+    """What counting does at one point: a step, or its result; and where each answer leads."""
+
+    step: Step | None = None
+    result: Result | None = None
+    following: dict[int, _Node] = field(default_factory=dict)
+
+
+@dataclass
+class Memo:
+    """Everything that the schedules of one world share about counting its logs."""
+
+    limits: CountLimits
+    remembers: bool = True  # False counts everything anew, to compare
+    runs_counted: int = 0
+    _fresh: dict[tuple[int, int], PartitionState] = field(default_factory=dict)
+    _roots: dict[tuple[int, tuple[int, ...]], _Node] = field(default_factory=dict)
+    _rows: dict[int, list[Row]] = field(default_factory=dict)
+    _row_by_content: dict[Any, Row] = field(default_factory=dict)
+    _ones: set[int] = field(default_factory=set)
+    _frames: dict[tuple[int, tuple[int, ...]], pl.DataFrame] = field(default_factory=dict)
+    _pairs: dict[int, set[Any]] = field(default_factory=dict)
+    _conflicts: dict[int, list[Any]] = field(default_factory=dict)
+    _answers: dict[Any, IdentitiesAnswer] = field(default_factory=dict)
+    _kept: list[Any] = field(default_factory=list)  # what is known by its id must stay alive
+
+    def fresh(self, partition: int, next_block: int) -> PartitionState:
+        """The state that remembers nothing."""
+        key = (partition, next_block)
+        if key not in self._fresh:
+            self._fresh[key] = fresh(partition, next_block=next_block, limits=self.limits)
+        return self._fresh[key]
+
+    def run(self, state: PartitionState, blocks: list[Block]) -> Run:
+        """Counting these blocks from this state."""
+        self._kept.append(state)
+        key = (id(state), tuple(map(id, blocks)))
+        root = self._roots.get(key) if self.remembers else None
+        if root is None:
+            root = self._roots[key] = _Node()
+            self._kept.append(blocks)
+        return Run(self, root, state, blocks)
+
+    def rows_of(self, write: Insert, rows: Generator[Row, None, None] | None = None) -> list[Row]:
+        """The rows of a write that counting wanted, each one object per content."""
+        known = self._rows.get(id(write))
+        if known is None:
+            assert rows is not None
+            self._kept.append(write)
+            known = self._rows[id(write)] = [self.one(row) for row in rows]
+        return known
+
+    def conflicts_of(self, step: PublishConflicts) -> list[Any]:
+        """The coordinates that are published."""
+        if id(step) not in self._conflicts:
+            self._kept.append(step)
+            self._conflicts[id(step)] = step.conflicts.select("topic", "partition", "offset", "index").rows()
+        return self._conflicts[id(step)]
+
+    def one(self, row: Row) -> Row:
+        """The one object with this content."""
+        if id(row) in self._ones:
+            return row
+        one = self._row_by_content.setdefault(_content(row), row)
+        self._ones.add(id(one))
+        return one
+
+    def frame(self, rows: list[Row], schema: Schema, build: Any) -> pl.DataFrame:
+        """The one frame of these rows."""
+        key = (id(schema), tuple(map(id, rows)))
+        if key not in self._frames:
+            self._frames[key] = build(rows, schema)
+        return self._frames[key]
+
+    def pairs(self, pairs: pl.DataFrame) -> set[Any]:
+        """The (org, hour) pairs of a question."""
+        if id(pairs) not in self._pairs:
+            self._kept.append(pairs)
+            self._pairs[id(pairs)] = set(pairs.select("org", "hour").rows())
+        return self._pairs[id(pairs)]
+
+    def identities(self, answer: IdentitiesAnswer) -> IdentitiesAnswer:
+        """The one answer with this content."""
+        key = (tuple(answer.hashes.tolist()), answer.covered_from, answer.received_since)
+        answer.hashes.flags.writeable = False
+        return self._answers.setdefault(key, answer)
+
+
+class Run:
+    """A generator of steps, like ``count`` itself, that looks up what was asked before."""
+
+    def __init__(self, memo: Memo, root: _Node, state: PartitionState, blocks: list[Block]) -> None:
+        self._memo = memo
+        self._node = root
+        self._start = (state, blocks)
+        self._answers: list[Any] = []
+        self._live: Generator[Step, Any, Result] | None = None
+        self.result: Result | None = None
+
+    def send(self, answer: Any) -> Step | None:
+        """The next step; None when there is none, and then ``result`` is there."""
+        self._answers.append(answer)
+        following = self._node.following.get(id(answer))
+        if following is None:
+            following = self._node.following[id(answer)] = self._counted(answer)
+        else:
+            self._live = None
+        self._node = following
+        self.result = following.result
+        return following.step
+
+    def _counted(self, answer: Any) -> _Node:
+        if self._live is None:
+            self._live = count(*self._start, limits=self._memo.limits)
+            self._memo.runs_counted += 1
+            for earlier in self._answers[:-1]:
+                self._live.send(earlier)
+        self._memo._kept.append(answer)
+        try:
+            return _Node(step=self._live.send(answer))
+        except StopIteration as stop:
+            return _Node(result=stop.value)
+
+
+class SimulatedStore(MemoryStore):
+    """The store in memory, with everything that costs remembered across schedules."""
+
+    def __init__(self, memo: Memo, *, totals: type[ReplacingTable] = ReplacingTable) -> None:
+        super().__init__()
+        self._memo = memo
+        self.totals_rows = totals(LANE, version="version")
+
+    def answer(self, question: AskIdentities | AskKnown | AskTotals) -> Any:
+        """One object per content."""
+        answer = super().answer(question)
+        return self._memo.identities(answer) if isinstance(answer, IdentitiesAnswer) else answer
+
+    def totals_before(self, *, partition: int, before: int, pairs: pl.DataFrame) -> pl.DataFrame:
+        """Looks the pairs up instead of asking polars."""
+        return self.totals_of(self._memo.pairs(pairs), partition=partition, before=before)
+
+    def rows_of(self, write: Insert) -> list[Row]:
+        """One object per content."""
+        return self._memo.rows_of(write, self._new_rows(write))
+
+    def frame(self, rows: Iterable[Row], schema: Schema) -> pl.DataFrame:
+        """One frame per rows."""
+        return self._memo.frame([self._memo.one(row) for row in rows], schema, super().frame)
+
+    def _new_rows(self, write: Insert) -> Generator[Row, None, None]:
+        yield from super().rows_of(write)
+
+
+def _content(row: Row) -> Any:
+    return tuple(tuple(value) if isinstance(value, list) else value for value in row.values())

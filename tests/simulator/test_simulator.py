@@ -1,0 +1,123 @@
+"""The protocol under attack: no schedule gives a wrong number, and every planted bug is found."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from tests.simulator.bugs import Bug
+from tests.simulator.processes import reproduced_by, run_in_processes, simulator_output
+from tests.simulator.schedules import Tally, run_schedules, trace_of
+from tests.simulator.setting import PLAIN, Setting
+
+SCHEDULES: Final = 20_000
+SOAK_SCHEDULES: Final = 300_000
+#: Many worlds with few schedules each: most bugs need a certain world more than a certain schedule.
+PER_LOG_OF_BUGS: Final = 20
+#: No planted bug may need more schedules than this; the one that hides best needs about a sixth of it.
+FOUND_WITHIN: Final = 3_000
+
+#: Bugs that show even when nothing is interrupted; all others are right on a good day, or they would be no test.
+#: (A restore happens on good days too: after the marker of a transaction in the log.)
+SHOW_ON_A_GOOD_DAY: Final = {
+    Bug.VERSION_OF_FIRST_BLOCK,
+    Bug.NOT_IN_MEMORY_IS_ZERO,
+    Bug.NOTHING_RESTORED,
+    Bug.FORGOTTEN_IS_ZERO,
+    Bug.HASH_ALONE,
+    Bug.ROUTED_BY_RAW_PARTITION,
+    Bug.ANSWER_CUT_SHORT,
+}
+
+
+def test_no_schedule_gives_a_wrong_number() -> None:
+    """Crashes, zombies, timeouts applied or not, late writes, seeks, rebalances: 0 missing, 0 doubled, 0 wrong."""
+    tally = run_in_processes(0, SCHEDULES, PLAIN)
+
+    assert _told(tally, PLAIN) == []
+    assert tally.schedules == SCHEDULES
+    _assert_stormy(tally)
+
+
+@pytest.mark.soak
+def test_no_schedule_of_a_long_night_gives_a_wrong_number() -> None:
+    """The same with other seeds and far more worlds."""
+    setting = Setting(per_log=100)
+
+    tally = run_in_processes(10_000_000, SOAK_SCHEDULES, setting)
+
+    assert _told(tally, setting) == []
+    assert tally.schedules == SOAK_SCHEDULES
+
+
+@pytest.mark.parametrize("bug", Bug)
+def test_every_planted_bug_is_found(bug: Bug) -> None:
+    """A simulator that finds nothing proves something only if it finds what is there."""
+    tally = run_schedules(0, FOUND_WITHIN, Setting(per_log=PER_LOG_OF_BUGS, pricings_per_log=6, bug=bug))
+
+    assert len(tally.failures) == 1
+
+
+@pytest.mark.parametrize("bug", [bug for bug in Bug if bug not in SHOW_ON_A_GOOD_DAY])
+def test_a_planted_bug_does_not_show_on_a_good_day(bug: Bug) -> None:
+    """It is the trouble that brings it out: the bug is a mistake of the protocol, not nonsense."""
+    tally = run_schedules(0, 20, Setting(per_log=2, pricings_per_log=1, bug=bug, is_calm=True))
+
+    assert _told(tally, Setting(bug=bug)) == []
+
+
+def test_a_broker_that_takes_commits_of_zombies_changes_no_number() -> None:
+    """The refusal of old generations is a courtesy: what is acked is stored, so no commit can be too far."""
+    tally = run_schedules(0, 600, Setting(zombies_may_commit=True))
+
+    assert tally.failures == []
+    assert tally.met["commits_refused"] > 0
+
+
+@pytest.mark.parametrize("options", [["--trace", "7"], ["--trace", "207", "--bug", "MEMORY_KEPT_AFTER_SEEK"]])
+def test_a_seed_says_everything(options: list[str]) -> None:
+    """The same schedule in another process, with sets in another order, is the same line by line."""
+    one, other = (simulator_output(options, hash_seed=seed) for seed in ("1", "2"))
+
+    assert one == other
+    assert one.count("\n") > 30
+
+
+def test_a_failure_can_be_read() -> None:
+    """Its trace begins with the world, tells who did what, and ends with what was wrong."""
+    setting = Setting(per_log=PER_LOG_OF_BUGS, bug=Bug.ACK_BEFORE_INSERT)
+    ((seed, what),) = run_schedules(0, FOUND_WITHIN, setting).failures
+
+    trace = trace_of(seed, setting)
+
+    assert trace[0].startswith(f"schedule {seed} of world")
+    assert trace[-1] == what
+    assert any("InsertFacts" in line for line in trace)
+    assert any("commits" in line for line in trace)
+
+
+def test_what_is_remembered_is_what_would_be_counted() -> None:
+    """Looking up what ``count`` did before gives the very schedules that counting everything anew gives."""
+    seeds = range(3)
+
+    anew = [trace_of(seed, Setting(remembers=False)) for seed in seeds]
+    run_schedules(0, 3, Setting())
+
+    assert [trace_of(seed) for seed in seeds] == anew
+    remembered, counted = (run_schedules(0, 12, Setting(remembers=remembers)) for remembers in (True, False))
+    assert (remembered.met, remembered.failures) == (counted.met, counted.failures)
+    assert remembered.runs_counted < counted.runs_counted
+
+
+def _told(tally: Tally, setting: Setting) -> list[str]:
+    """Every failure with the command that shows how it came about."""
+    return [f"{what[:500]} -- {reproduced_by(seed, setting)}" for seed, what in tally.failures[:5]]
+
+
+def _assert_stormy(tally: Tally) -> None:
+    """Trouble of every kind did happen, and often."""
+    for kind in ("crashes", "pauses", "seeks", "aborts", "timeouts", "late_writes", "zombie_writes", "commits_refused"):
+        assert tally.met[kind] > tally.schedules / 10, kind
+    assert tally.met["late_sends"] > 0
+    assert tally.met["price_crashes"] > 0
