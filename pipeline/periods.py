@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import MAXYEAR, UTC, date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 from schemas.errors import WrongUse
@@ -38,7 +38,9 @@ def parse_period(text: str, *, now: datetime) -> Period:
     """
     try:
         return _parsed(text, now=now)
-    except (ValueError, OverflowError) as error:
+    except OverflowError as error:
+        raise WrongUse(f"The period {text!r} is not one: it must lie between the years 1 and 9999.") from error
+    except ValueError as error:
         raise WrongUse(f"The period {text!r} is not one: {error}.") from error
 
 
@@ -103,6 +105,8 @@ _NAMED: Final[dict[str, Callable[[datetime], Period]]] = {
 
 def _month(year: int, month: int) -> Period:
     start = date(year, month, 1)
+    if (year, month) == (MAXYEAR, 12):
+        raise OverflowError("the end of this month has no date")
     following = date(year + month // 12, month % 12 + 1, 1)
     return Period(_midnight(start), _midnight(following))
 

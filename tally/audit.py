@@ -31,7 +31,7 @@ from clickhouse.client import Store
 from schemas.errors import AnswerIsNo, WrongUse
 from tally.connect import store_address
 from tally.kafka import LogView as KafkaLog
-from tally.output import Format, FormatOption, default_format, print_csv, print_json, print_line, print_table
+from tally.output import Format, FormatOption, counted, default_format, print_csv, print_json, print_line, print_table
 from tally.report import checked_org
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def audit(  # noqa: PLR0913 -- the parts of one question
 ) -> Audit:
     """Runs every check; ``org`` "" is all of them. Nothing is written."""
     raw = log.positions(topics.events)
-    counted = _wait_until_counted(log, topic=topics.priced, timeout_seconds=timeout_seconds)
+    waited_for = _wait_until_counted(log, topic=topics.priced, timeout_seconds=timeout_seconds)
     fence = _fence(log, topic=topics.priced)
     newest = newest_in_store(store, topic=topics.events)
     positions = {"raw": log.positions(topics.events), "priced": log.positions(topics.priced)}
@@ -120,7 +120,7 @@ def audit(  # noqa: PLR0913 -- the parts of one question
         store, within=within, fence=fence, next_fence=lambda: _fence(log, topic=topics.priced)
     )
     checks = [
-        counted,
+        waited_for,
         *check_raw_records(store, topic=topics.events, positions=raw, held=log.held),
         check_within_log(newest, positions=positions),
         check_counted_once(store, org=org, facts=facts, horizon=horizon),
@@ -145,7 +145,8 @@ def _wait_until_counted(log: LogView, *, topic: str, timeout_seconds: float) -> 
         ok=not behind,
         expected=str(blocks),
         found=str(blocks - behind),
-        detail=f"{behind} blocks of {topic} are not counted yet: run `tally worker`, or wait longer (--timeout)."
+        detail=f"{counted(behind, 'block')} of {topic} {'is' if behind == 1 else 'are'} not counted yet: "
+        "run `tally worker`, or wait longer (--timeout)."
         if behind
         else "",
     )
@@ -164,7 +165,8 @@ def _fence(log: LogView, *, topic: str) -> Fence:
 def _refuse_while_workers_run(log: LogView) -> None:
     if members := log.live_members():
         raise WrongUse(
-            f"{len(members)} workers are running, so totals can't be rebuilt: stop them (a killed one is forgotten "
+            f"{counted(len(members), 'worker')} {'is' if len(members) == 1 else 'are'} running, "
+            "so totals can't be rebuilt: stop all workers (a killed one is forgotten "
             "after TALLY_SESSION_TIMEOUT_SECONDS), then repeat `tally audit --heal`."
         )
 

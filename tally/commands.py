@@ -221,6 +221,11 @@ def demo(
 catalog_app = typer.Typer(
     name="catalog",
     help="Prices and rules: check files, put them into force, look at them.",
+    epilog=examples(
+        "tally catalog check prices.yaml",
+        "tally catalog apply prices.yaml rules.yaml",
+        "tally catalog show standard",
+    ),
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -25,7 +25,7 @@ from tally.connect import open_store
 from tally.demo_events import NOW, PERIOD, PRICES, RULE, Expected, write
 from tally.drain import drain, why_not
 from tally.migrate import migrate
-from tally.output import print_line, print_table
+from tally.output import counted, print_line, print_table
 from tally.send import send
 from tally.settings import Settings
 from tally.up import InterruptedStart, Stop, Together
@@ -148,10 +148,11 @@ def _send(there: Settings, folder: Path) -> Expected:
     for line in RULE:
         print_line(f"  {line}")
     sent = send(there, path)
-    repeats = f"{expected.duplicates} duplicates, {expected.conflicts} conflicts"
+    repeats = f"{counted(expected.duplicates, 'duplicate')}, {counted(expected.conflicts, 'conflict')}"
     broken = sum(expected.rejected.values()) - expected.conflicts
     print_line(
-        f"{sent} records acknowledged: {sum(expected.facts.values())} requests, {repeats}, {broken} broken lines"
+        f"{counted(sent, 'record')} acknowledged: {counted(sum(expected.facts.values()), 'request')}, {repeats}, "
+        f"{counted(broken, 'broken line')}"
     )
     return expected
 

@@ -22,6 +22,7 @@ from tally.kafka import (
     reader,
     run,
 )
+from tally.output import counted
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -60,10 +61,10 @@ def drain(settings: Settings, *, timeout_seconds: float) -> Drained:
 
 def why_not(settings: Settings, drained: Drained, *, timeout_seconds: float) -> str:
     """The sentence for a drain that timed out: what is left, and what to look at."""
-    left = " and ".join(f"{count} records of {topic}" for topic, count in drained.lag.items() if count)
+    left = " and ".join(f"{counted(count, 'record')} of {topic}" for topic, count in drained.lag.items() if count)
     members = LogView(settings).live_members()
     hint = (
-        f"look at the logs and the lag of the {len(members)} members of the group {settings.app_id}"
+        f"look at the logs and the lag of the {counted(len(members), 'member')} of the group {settings.app_id}"
         if members
         else f"no worker is in the group {settings.app_id}, start `tally worker`"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import socket
 import time
 from typing import TYPE_CHECKING, Final
@@ -49,7 +50,9 @@ def bound_socket(host: str, port: int) -> socket.socket:
             return socket.create_server((host, port), backlog=0)
         except (OSError, OverflowError) as error:
             if time.monotonic() > deadline or not isinstance(error, OSError) or isinstance(error, PermissionError):
-                said = getattr(error, "strerror", None) or str(error)
+                # Python writes the address into strerror; a name that can't be resolved has a negative number.
+                number = getattr(error, "errno", None) or 0
+                said = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
                 raise WrongUse(
                     f"Port {port} on {host} can't be used ({said}): stop what holds it, or choose another with --port "
                     "(0 takes a free one)."

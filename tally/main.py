@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from schemas.errors import TallyError
-from tally.commands import Context, add_commands
+from tally.commands import Context, add_commands, examples
 
 #: In the order in which one needs them.
 ORDER: Final = (
@@ -85,6 +85,11 @@ app = typer.Typer(
     name="tally",
     cls=Door,
     help="Usage events in, right numbers out: counted once, priced once, explained, alerted on.",
+    epilog=examples(
+        "tally demo",
+        "tally send events.ndjson && tally drain",
+        "tally report summary --org acme",
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

@@ -90,6 +90,11 @@ def print_line(text: str) -> None:
     sys.stdout.write(_printable(text) + "\n")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: ``1 record``, ``2 records``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def warn(sentence: str) -> None:
     """One sentence on stderr; the answer is given all the same."""
     sys.stderr.write(f"tally: {sentence}\n")

@@ -20,11 +20,13 @@ from clickhouse import reports
 from pipeline import report
 from pipeline.periods import ALL_TIME, day_of, month_of, parse_instant, parse_period, week_of
 from schemas.errors import WrongUse
+from tally.commands import examples
 from tally.connect import open_store
 from tally.kafka import total_lag
 from tally.output import (
     Format,
     FormatOption,
+    counted,
     default_format,
     print_csv,
     print_json,
@@ -132,6 +134,11 @@ LimitOption = Annotated[
 report_app = typer.Typer(
     name="report",
     help="Answers from what was counted; each says how complete it is.",
+    epilog=examples(
+        "tally report summary --org acme",
+        "tally report concentration --org acme --by model --period 2026-03",
+        "tally report invoice --org acme --period 2026-03 --format json",
+    ),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -340,16 +347,16 @@ def duplicates_command(  # noqa: PLR0913 -- options of a command
 def _question(
     context: typer.Context, *, org: str | None, period: str, now: str | None, form: Format | None
 ) -> Iterator[Question]:
-    """Looks at the words first, then at the lag, and only then opens the store."""
+    """Looks at the words first, then at the lag, and only then opens the store and warns of a lag that is unknown."""
     if org is not None:
         checked_org(org)
     seen_from = datetime.now(UTC) if now is None else parse_instant(now)
     span = parse_period(period, now=seen_from)
     settings: Settings = context.obj.settings()
     lag = total_lag(settings)
-    if lag is None:
-        warn("Kafka can't be asked how many records are still on their way: lag is null (`tally drain` says why).")
     with closing(open_store(settings)) as store:
+        if lag is None:  # said only now: without the store there is no answer that could lack it
+            warn("Kafka can't be asked how many records are still on their way: lag is null (`tally drain` says why).")
         yield Question(
             settings=settings,
             store=store,
@@ -429,10 +436,10 @@ def _relied_on(completeness: report.Json) -> str:
     """The completeness as one line for a person."""
     lag = completeness["lag"]
     return (
-        f"{completeness['events']} events ({completeness['unpriced']} unpriced) up to "
+        f"{counted(completeness['events'], 'event')} ({completeness['unpriced']} unpriced) up to "
         f"{completeness['watermark'] or 'no instant'}; not counted: {completeness['rejected']} rejected, "
-        f"{completeness['duplicates']} duplicates, {completeness['conflicts']} conflicts; "
-        f"{'an unknown number of' if lag is None else lag} records on the way."
+        f"{counted(completeness['duplicates'], 'duplicate')}, {counted(completeness['conflicts'], 'conflict')}; "
+        f"{'an unknown number of records' if lag is None else counted(lag, 'record')} on the way."
     )
 
 

@@ -31,6 +31,7 @@ from tally.kafka import (
     run,
     start,
 )
+from tally.output import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,13 +94,14 @@ async def _send(settings: Settings, lines: _Lines, *, by_org: bool, rate: float 
         await _send_all(lines, outbox, rate=rate, progress=progress)
     except kafka_errors.MessageSizeTooLargeError as error:
         raise WrongUse(
-            f"The topic {topic} refuses a record of {lines.name} as too large after {outbox.sent} records were "
-            "acknowledged: correct max.message.bytes with `tally migrate`, or split the line."
+            f"The topic {topic} refuses a record of {lines.name} as too large after {counted(outbox.sent, 'record')} "
+            "had been acknowledged: correct max.message.bytes with `tally migrate`, or split the line."
         ) from error
     except (kafka_errors.KafkaError, TimeoutError) as error:
         raise BrokerUnavailable(
-            f"Kafka at {settings.kafka_bootstrap} stopped answering ({type(error).__name__}) after {outbox.sent} "
-            f"records of {lines.name} were acknowledged: send it again when Kafka is back, a repeat is not counted "
+            f"Kafka at {settings.kafka_bootstrap} stopped answering ({type(error).__name__}) after "
+            f"{counted(outbox.sent, 'record')} of {lines.name} had been acknowledged: "
+            "send it again when Kafka is back, a repeat is not counted "
             "twice."
         ) from error
     finally:
@@ -124,7 +126,7 @@ async def _send_all(lines: _Lines, outbox: _Outbox, *, rate: float | None, progr
     if lines.too_large is not None:
         raise WrongUse(
             f"Line {lines.too_large} of {lines.name} is larger than the {lines.bytes_max} bytes that the topic takes: "
-            f"the {outbox.sent} records before it were sent; remove the line and send what follows it."
+            f"{counted(outbox.sent, 'record')} before it went out; remove the line and send what follows it."
         )
 
 

@@ -66,7 +66,10 @@ def _login(host: str, user: str | None, password: str | None) -> Login | None:
     if password:
         return Login(user or "default", password)
     if host not in LOOPBACK_NAMES:
-        raise WrongUse(f"{host} can be reached from other machines: set a password for the store, or use {LOCALHOST}.")
+        raise WrongUse(
+            f"{host} can be reached from other machines: set a password for the store with TALLY_STORE_USER and "
+            f"TALLY_STORE_PASSWORD, or use {LOCALHOST}."
+        )
     return None
 
 

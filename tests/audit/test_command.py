@@ -85,7 +85,7 @@ def test_a_running_installation_balances_and_is_not_healed(installation: Install
     assert checks["raw_records_accounted_for"]["found"] == str(records)
     assert checks["counted_once"]["found"] == str(EVENTS + COMMITTED + 1)
     assert (refused, nothing) == (2, {})
-    assert "1 workers are running, so totals can't be rebuilt" in sentence
+    assert "1 worker is running, so totals can't be rebuilt" in sentence
     assert summary["completeness"]["lag"] == 0
 
 

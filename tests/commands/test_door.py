@@ -42,12 +42,23 @@ def test_the_help_names_every_command(tally: Tally) -> None:
     answer = tally("--help")
 
     assert (answer.code, answer.stderr) == (0, "")
-    listed = answer.stdout.partition("Commands:")[2].split("\n")[1:]
+    listed = answer.stdout.partition("Commands:")[2].partition("Examples:")[0].split("\n")[1:]
     assert tuple(line.split()[0] for line in listed if line.strip()) == COMMANDS == ORDER
     assert all(len(line.split()) > 2 for line in listed if line.strip())
 
 
 REPORTS = ("summary", "concentration", "success", "invoice", "unpriced", "rejected", "duplicates")
+
+
+@pytest.mark.parametrize("group", [(), ("catalog",), ("report",)], ids=" ".join)
+def test_the_help_of_each_group_has_examples(tally: Tally, group: tuple[str, ...]) -> None:
+    """Its commands as they are written, each on a line of its own below the list."""
+    answer = tally(*group, "--help")
+
+    beginning = " ".join(("tally", *group, ""))
+    shown = answer.stdout.partition("Examples:\n")[2].splitlines()
+    assert len(shown) == 3
+    assert all(line.strip().startswith(beginning) for line in shown)
 
 
 @pytest.mark.parametrize(

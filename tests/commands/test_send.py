@@ -165,7 +165,7 @@ def test_a_line_that_the_topic_is_too_small_for_is_named(
 
     assert (answer.code, answer.stdout) == (2, "")
     assert "Line 4" in answer.sentence
-    assert "the 2 records before it were sent" in answer.sentence
+    assert "2 records before it went out" in answer.sentence
     assert len(records(settings, settings.topics.events)) == 2
 
 

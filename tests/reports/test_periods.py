@@ -78,6 +78,15 @@ def test_what_is_no_period_is_refused_in_one_sentence(text: str) -> None:
         parse_period(text, now=NOW)
 
 
+@pytest.mark.parametrize("text", ["9999-12", "9999-12-31", "9999-W52"])
+def test_a_period_that_ends_after_the_last_year_says_so(text: str) -> None:
+    """Its end can't be written down."""
+    with pytest.raises(WrongUse) as refused:
+        parse_period(text, now=NOW)
+
+    assert str(refused.value) == f"The period {text!r} is not one: it must lie between the years 1 and 9999."
+
+
 @pytest.mark.parametrize(
     ("text", "instant"),
     [

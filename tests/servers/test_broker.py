@@ -197,7 +197,7 @@ def test_a_taken_port_says_so(tmp_path: Path) -> None:
 
         assert process.process.wait(60) == 2
         process.stop()
-    assert f"Port {port} on 127.0.0.1 can't be used" in process.stderr()
+    assert f"Port {port} on 127.0.0.1 can't be used (Address already in use): stop" in process.stderr()
     assert process.stderr().count("\n") == 1
 
 

@@ -433,7 +433,7 @@ def test_a_taken_port_says_so(tmp_path: Path) -> None:
 
         assert process.process.wait(60) == 2
         process.stop()
-    assert f"Port {port} on 127.0.0.1 can't be used" in process.stderr()
+    assert f"Port {port} on 127.0.0.1 can't be used (Address already in use): stop" in process.stderr()
     assert process.stderr().count("\n") == 1
 
 
@@ -443,7 +443,7 @@ def test_other_machines_need_a_password(tmp_path: Path) -> None:
 
     assert process.process.wait(60) == 2
     process.stop()
-    assert "set a password" in process.stderr()
+    assert "with TALLY_STORE_USER and TALLY_STORE_PASSWORD" in process.stderr()
 
 
 def test_an_empty_data_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
