@@ -164,14 +164,15 @@ def test_quantities_of_zero_are_kept_when_totals_are_compared_and_rebuilt(counte
     """One damaged total is one difference among lanes with zero quantities, and healing it loses no line of any."""
     zeros = (
         Line("cache_read_tokens", "0", "0"),
-        Line("cache_write_tokens", "0", None),
+        Line("cache_write_tokens", "0", None, state="ignored"),  # what pricing calls a zero without a price
+        Line("audio_tokens", "0", None, state="memo"),
         Line("images", "0", "0", state="not_billed"),
         Line("input_tokens", "1000", "0.5"),
     )
-    counted.count(*(fact(*zeros, project=f"p{number}") for number in range(5)), fact(*zeros[:3], project="all zero"))
+    counted.count(*(fact(*zeros, project=f"p{number}") for number in range(5)), fact(*zeros[:4], project="all zero"))
     log = Log(raw=Place(0, 6, 6), priced=Place(0, 1, 1))
     before = [counted.store.rows(view) for view in VIEWS]
-    assert len(before[1]) == 5 * len(zeros) + 3
+    assert len(before[1]) == 5 * len(zeros) + 4
     counted.store.command(
         "INSERT INTO totals_rows SELECT * REPLACE (requests + 1 AS requests) FROM totals_rows FINAL "
         "WHERE project = 'p2'"
@@ -189,7 +190,7 @@ def test_quantities_of_zero_are_kept_when_totals_are_compared_and_rebuilt(counte
 
 def test_a_total_that_is_ahead_of_the_commits_balances_with_quantities_of_zero(counted: Counted) -> None:
     """The detailed comparison, which judges totals at their own version, sees the same lines as the quick one."""
-    counted.count(fact(Line("cache_read_tokens", "0", "0"), Line("input_tokens", "1", "1")))
+    counted.count(fact(Line("cache_read_tokens", "0", None, state="ignored"), Line("input_tokens", "1", "1")))
 
     found = audited(counted, Log(raw=Place(0, 1, 0), priced=Place(0, 1, 0)))
 
