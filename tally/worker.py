@@ -8,6 +8,7 @@ import faulthandler
 import gc
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -125,8 +126,8 @@ def _bound(settings: Settings) -> socket.socket:
         return socket.create_server((settings.metrics_host, settings.metrics_port))
     except OSError as error:
         raise WrongUse(
-            f"The metrics port {settings.metrics_host}:{settings.metrics_port} can't be used ({error.strerror}): "
-            "set TALLY_METRICS_PORT to another, or to 0 for a free one."
+            f"The metrics port {settings.metrics_host}:{settings.metrics_port} can't be used "
+            f"({os.strerror(error.errno or 0)}): set TALLY_METRICS_PORT to another, or to 0 for a free one."
         ) from error
 
 
