@@ -180,8 +180,8 @@ def test_the_raw_topic_may_grow(installed: Tally, settings: Settings) -> None:
 
 
 def test_a_database_is_made_when_it_is_missing(installed: Tally, settings: Settings) -> None:
-    """`TALLY_STORE_URL` may name a database that is not there yet, whatever its name."""
-    url = settings.store_url.get_secret_value() + "-`new`"
+    """`TALLY_STORE_URL` may name a database that is not there yet."""
+    url = settings.store_url.get_secret_value() + "_new"
 
     answer = installed.given(store_url=url)("migrate", "--format", "json")
 
