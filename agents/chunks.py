@@ -236,10 +236,14 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def perform_seek(self) -> None:
         """Back to the committed offsets: everything that was not acked is read again."""
-        await super().perform_seek()
+        self._dropped = False  # first: what a fetch brings, and loses, while the seek is under way is read again too
+        try:
+            await super().perform_seek()
+        except BaseException:
+            self._dropped = True
+            raise
         self._inflight.clear()
         self._next.clear()
-        self._dropped = False
         await self.app.positioned({tp: self._committed_offset.get(tp) for tp in self.assignment()})
 
     def verify_event_path(self, now: float, tp: TP) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,7 @@ A: Final = TP("usage.events", 0)
 B: Final = TP("usage.events", 1)
 
 Step = tuple[Any, ...]
+Hook = Callable[[], Coroutine[Any, Any, object]]
 
 
 class ConsumerOnALog(ChunkConsumer):
@@ -34,7 +36,9 @@ class ConsumerOnALog(ChunkConsumer):
         self.positions = dict.fromkeys(log, 0)
         self.commits: dict[TP, int] = {}
         self.fetch_records_max = 6
-        self.before = self.after = _ignore  # what happens before and after the next fetch, while it is waited for
+        self.before: Hook = _ignore  # what happens before the next fetch, while it is waited for
+        self.after: Hook = _ignore  # and after it
+        self.during_seek: Hook = _ignore  # what happens between a seek's first and last partition
         self._set_active_tps(set(log))
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:  # noqa: ASYNC109 -- Faust's signature
@@ -58,6 +62,8 @@ class ConsumerOnALog(ChunkConsumer):
     async def seek_to_committed(self) -> Mapping[TP, int | None]:
         """Back to the commits, and to the beginning without one."""
         self.positions = {tp: self.commits.get(tp, 0) for tp in self.log_of}
+        during_seek, self.during_seek = self.during_seek, _ignore
+        await during_seek()
         return {tp: self.commits.get(tp) for tp in self.log_of}
 
     async def _revoke(self, _revoked: set[TP]) -> None:
@@ -299,6 +305,26 @@ async def test_what_a_rebalance_drops_before_the_first_commit_is_read_again() ->
     driver.consumer.before = driver.rebalance
 
     await driver.deliver()
+    assert driver.outstanding == []
+    await driver.deliver()
+
+    assert [offsets for _, offsets in driver.outstanding] == [[0, 1]]
+
+
+async def test_what_a_fetch_brings_in_the_middle_of_a_seek_is_read_again() -> None:
+    """A rebalance may be over before the fetch that began before it is."""
+    driver = Driver({A: [0, 1]})
+    records_come = asyncio.Event()
+    driver.consumer.before = records_come.wait
+    fetch = asyncio.ensure_future(driver.deliver())
+    await asyncio.sleep(0)
+
+    async def records_arrive() -> None:
+        records_come.set()
+        await fetch
+
+    driver.consumer.during_seek = records_arrive
+    await driver.rebalance()
     assert driver.outstanding == []
     await driver.deliver()
 
