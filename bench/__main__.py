@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.load import BOOK, events, prefill
-from bench.machine import Meter
+from bench.machine import Meter, processor
 from clickhouse.client import Store, parse_store_url
 from tests.processes import ROOT, ServerProcess, broker_process, store_process
 
@@ -40,6 +41,7 @@ class Bench:
         self._stack = stack
         self.figures: dict[str, Any] = {}
         self.workers: list[ServerProcess] = []
+        self.pages: list[str] = []  # the metrics of each worker
         self.broker = stack.enter_context(broker_process(folder / "broker"))
         self.store = stack.enter_context(store_process(folder / "store"))
         self.bootstrap = str(self.broker.wait_until_ready()["bootstrap"])
@@ -65,6 +67,25 @@ class Bench:
         """A worker process; not waited for."""
         log = self.folder / f"worker{number}.log"
         return self._stack.enter_context(ServerProcess("-m", "tally", "worker", log=log, environment=self.environment))
+
+    def wait_until_ready(self) -> list[float]:
+        """When each worker was ready, by the monotonic clock."""
+        ready = []
+        self.pages = []
+        for worker in self.workers:
+            self.pages.append(str(worker.wait_until_ready()["metrics"]))
+            ready.append(time.monotonic())
+        return ready
+
+    def stop_workers(self) -> None:
+        """SIGTERM to all, and waits until they have ended."""
+        for worker in self.workers:
+            worker.stop()
+
+    def pids(self) -> dict[str, int]:
+        """The processes to watch, by name."""
+        workers = {f"worker {number + 1}": worker.process.pid for number, worker in enumerate(self.workers)}
+        return {"broker": self.broker.process.pid, "store": self.store.process.pid} | workers
 
     def counted(self) -> int:
         """How many events the totals hold."""
@@ -94,18 +115,24 @@ def main(  # noqa: PLR0913 -- one argument per option
         bytes_mean = prefill(bench.bootstrap, "usage.events", largest)
         note.print(f"The pipeline, {workers} workers.")
         bench.figures["pipeline"] = pipeline(bench, largest, workers=workers)
-        if latency_seconds:
-            note.print(f"Latency at 5,000 events/s for {latency_seconds} s.")
-            bench.figures["latency"] = latency(bench, seconds=latency_seconds, rate=5_000)
-        for number in range(workers):
-            bench.workers[number].stop()
+        bench.stop_workers()
         note.print("The same job by hand: confluent-kafka and polars, one process.")
         bench.figures["confluent-kafka + polars"] = peer(bench, "bench.peer_polars", polars_count)
         note.print("The same job in stock Faust, one process.")
         bench.figures["stock Faust"] = peer(bench, "bench.peer_faust", faust_count)
+        check_sums(bench.figures)
+        if latency_seconds:
+            note.print(
+                f"Latency at 5,000 events/s for {latency_seconds} s, with everything counted so far in the store."
+            )
+            bench.figures["latency"] = latency(bench, seconds=latency_seconds, rate=5_000, workers=workers)
+            bench.stop_workers()
         bench.figures["conditions"] = {
             "cpus": psutil.cpu_count(),
             "load_1m_at_end": psutil.getloadavg()[0],
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "processor": processor(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30),
             "python": platform.python_version(),
             "event_bytes_mean": round(bytes_mean),
             "workers": workers,
@@ -119,29 +146,23 @@ def pipeline(bench: Bench, count: int, *, workers: int) -> dict[str, Any]:
     """The workers from their start until every event is in the totals."""
     started = time.monotonic()
     bench.workers = [bench.worker(number) for number in range(workers)]
-    urls = []
-    ready = []
-    pids = {"broker": bench.broker.process.pid, "store": bench.store.process.pid} | {
-        f"worker {number + 1}": worker.process.pid for number, worker in enumerate(bench.workers)
-    }
-    with Meter(pids) as meter:
-        for worker in bench.workers:
-            urls.append(str(worker.wait_until_ready()["metrics"]))
-            ready.append(time.monotonic() - started)
+    with Meter(bench.pids()) as meter:
+        ready = bench.wait_until_ready()
         while (done := bench.counted()) < count:
             if time.monotonic() - started > GIVE_UP_SECONDS:
                 raise RuntimeError(f"only {done} of {count} events were counted")
             time.sleep(0.1)
-        seconds = time.monotonic() - started
-    facts = int(bench.query.rows("SELECT count() AS facts FROM facts")[0]["facts"])
+        ended = time.monotonic()
+    rows = bench.query.rows("SELECT count() AS facts, toFloat64(sum(cost)) AS cost FROM facts")[0]
     return {
         "events": count,
-        "facts": facts,
-        "events_per_second": count / (seconds - min(ready)),
-        "seconds_from_process_start": seconds,
-        "ready_seconds": ready,
+        "facts": int(rows["facts"]),
+        "cost": rows["cost"],
+        "events_per_second": count / (ended - ready[0]),
+        "seconds_from_process_start": ended - started,
+        "ready_seconds": [when - started for when in ready],
         "cpu_us_per_event": {name: used / count * 1e6 for name, used in meter.cpu_seconds.items()},
-        "step_cpu_us_per_event": {name: used / count * 1e6 for name, used in steps(urls).items()},
+        "step_cpu_us_per_event": {name: used / count * 1e6 for name, used in steps(bench.pages).items()},
         "peak_mib": meter.peak_mib,
         "memory_mib_over_time": {name: thinned(values) for name, values in meter.memory_mib.items()},
     }
@@ -160,8 +181,56 @@ def steps(urls: list[str]) -> dict[str, float]:
     return {name: value for name, value in spent.items() if value}
 
 
-def latency(bench: Bench, *, seconds: int, rate: int) -> dict[str, Any]:
+def waited(urls: list[str]) -> dict[float, float]:
+    """The histogram of the workers' own measurements, append to queryable: events by upper edge, cumulative."""
+    counts: dict[float, float] = {}
+    with urllib3.PoolManager() as pool:
+        for url in urls:
+            text = pool.request("GET", url).data.decode()
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    if sample.name == "tally_event_to_queryable_seconds_bucket":
+                        edge = float(sample.labels["le"])
+                        counts[edge] = counts.get(edge, 0.0) + sample.value
+    return counts
+
+
+def quantile(counts: dict[float, float], share: float) -> float:
+    """As Prometheus reckons it: by a straight line within the bucket."""
+    below, lower = 0.0, 0.0
+    wanted = share * max(counts.values())
+    for edge, count in sorted(counts.items()):
+        if count >= wanted:
+            return lower if edge == float("inf") else lower + (edge - lower) * (wanted - below) / (count - below)
+        below, lower = count, edge
+    return lower
+
+
+def latency(bench: Bench, *, seconds: int, rate: int, workers: int) -> dict[str, Any]:
     """How long after it was produced the n-th event was in the totals, for every n, asked about 20 times a second."""
+    started = time.monotonic()
+    bench.workers = [bench.worker(number) for number in range(workers)]
+    ready = [when - started for when in bench.wait_until_ready()]
+    with Meter(bench.pids()) as meter:
+        waits, counted = _waits(bench, seconds=seconds, rate=rate)
+    inside = waited(bench.pages)
+    return {
+        "events_per_second": rate,
+        "events": len(waits),
+        "counted": counted,
+        "ready_seconds": ready,
+        "p50_seconds": waits[len(waits) // 2],
+        "p99_seconds": waits[len(waits) * 99 // 100],
+        "max_seconds": waits[-1],
+        "histogram_p50_seconds": quantile(inside, 0.5),
+        "histogram_p99_seconds": quantile(inside, 0.99),
+        "cpu_us_per_event": {name: used / len(waits) * 1e6 for name, used in meter.cpu_seconds.items()},
+        "memory_mib_over_time": {name: thinned(values) for name, values in meter.memory_mib.items()},
+    }
+
+
+def _waits(bench: Bench, *, seconds: int, rate: int) -> tuple[list[float], int]:
+    """The seconds that each event took, sorted, and how many were counted in the end."""
     producer = Producer({"bootstrap.servers": bench.bootstrap, "linger.ms": 5, "acks": "all"})
     base = bench.counted()
     produced: list[float] = []
@@ -186,19 +255,13 @@ def latency(bench: Bench, *, seconds: int, rate: int) -> dict[str, Any]:
         while at < len(seen) - 1 and seen[at][1] <= number:
             at += 1
         waits.append(seen[at][0] - when)
-    waits.sort()
-    return {
-        "events_per_second": rate,
-        "events": len(produced),
-        "counted": seen[-1][1],
-        "p50_seconds": waits[len(waits) // 2],
-        "p99_seconds": waits[len(waits) * 99 // 100],
-        "max_seconds": waits[-1],
-    }
+    return sorted(waits), seen[-1][1]
 
 
 def peer(bench: Bench, module: str, count: int) -> dict[str, Any]:
     """A peer from its ready line until it has stored ``count`` events."""
+    for table in ("peer_facts", "peer_totals"):
+        bench.query.command(f"DROP TABLE IF EXISTS {table} SYNC")
     command = [sys.executable, "-m", module, bench.bootstrap, "usage.events", bench.store_url, str(count)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:  # noqa: S603 -- our own program
         assert process.stdout is not None  # noqa: S101 -- it was asked for
@@ -210,12 +273,24 @@ def peer(bench: Bench, module: str, count: int) -> dict[str, Any]:
             seconds = time.monotonic() - started
     if done != b"done":
         raise RuntimeError(f"{module} ended without being done")
+    totals = bench.query.rows("SELECT sum(requests) AS events, sum(cost) AS cost FROM peer_totals")[0]
     return {
         "events": count,
+        "counted": int(totals["events"]),
+        "cost": totals["cost"],
         "events_per_second": count / seconds,
         "cpu_us_per_event": {name: used / count * 1e6 for name, used in meter.cpu_seconds.items()},
         "peak_mib": meter.peak_mib,
     }
+
+
+def check_sums(figures: dict[str, Any]) -> None:
+    """Who counted the same events must have reckoned the same cost: code is compared, not luck."""
+    ours, theirs = figures["pipeline"], figures["confluent-kafka + polars"]
+    if ours["events"] != ours["facts"]:
+        raise RuntimeError(f"{ours['events']} events gave {ours['facts']} facts")
+    if theirs["counted"] == ours["events"] and abs(theirs["cost"] - ours["cost"]) > 1e-6 * ours["cost"]:
+        raise RuntimeError(f"the pipeline reckons {ours['cost']}, the peer {theirs['cost']}")
 
 
 def thinned(values: list[float]) -> list[int]:
@@ -225,7 +300,7 @@ def thinned(values: list[float]) -> list[int]:
 
 def show(figures: dict[str, Any]) -> None:
     """The tables."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     rates = Table(title="One machine, one run", title_justify="left")
     for column in ("", "events", "events/s", "CPU us/event", "its own", "broker", "store", "pipeline is"):
         rates.add_column(column, justify="left" if not column else "right")
@@ -244,19 +319,29 @@ def show(figures: dict[str, Any]) -> None:
     inside.add_row(*(f"{value:.2f}" for value in figures["pipeline"]["step_cpu_us_per_event"].values()))
     console.print(inside)
     for name, peak in figures["pipeline"]["peak_mib"].items():
-        over_time = " ".join(str(value) for value in figures["pipeline"]["memory_mib_over_time"][name])
-        console.print(f"{name}: at most {peak:.0f} MiB; over time {over_time}", highlight=False)
-    ready = ", ".join(f"{seconds:.1f} s" for seconds in figures["pipeline"]["ready_seconds"])
-    console.print(f"workers ready after {ready}", highlight=False)
+        console.print(f"{name}: at most {peak:.0f} MiB while it counted them", highlight=False)
+    console.print(f"workers ready after {_seconds(figures['pipeline']['ready_seconds'])}", highlight=False)
     if "latency" in figures:
-        waits = figures["latency"]
-        console.print(
-            f"at {waits['events_per_second']:,} events/s an event is in the totals"
-            f" after {waits['p50_seconds']:.2f} s (p50),"
-            f" {waits['p99_seconds']:.2f} s (p99), {waits['max_seconds']:.2f} s (max)",
-            highlight=False,
-        )
+        _show_latency(console, figures["latency"])
     console.print(json.dumps(figures["conditions"]), highlight=False)
+
+
+def _show_latency(console: Console, waits: dict[str, Any]) -> None:
+    console.print(
+        f"at {waits['events_per_second']:,} events/s an event is in the totals after {waits['p50_seconds']:.2f} s (p50), "
+        f"{waits['p99_seconds']:.2f} s (p99), {waits['max_seconds']:.2f} s (max), since it was produced, from outside; "
+        f"{waits['histogram_p50_seconds']:.2f} s and {waits['histogram_p99_seconds']:.2f} s by the workers' histogram",
+        highlight=False,
+    )
+    for name, values in waits["memory_mib_over_time"].items():
+        console.print(f"{name}: MiB over that time {' '.join(map(str, values))}", highlight=False)
+    console.print(
+        f"workers ready after {_seconds(waits['ready_seconds'])}, with the events above in the store", highlight=False
+    )
+
+
+def _seconds(values: list[float]) -> str:
+    return ", ".join(f"{value:.1f} s" for value in values)
 
 
 if __name__ == "__main__":

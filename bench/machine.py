@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import psutil
@@ -42,6 +44,16 @@ class Meter:
                 used = _memory(process) / 2**20
                 self.peak_mib[name] = max(self.peak_mib.get(name, 0.0), used)
                 self.memory_mib[name].append(used)
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def _tree(process: psutil.Process) -> list[psutil.Process]:
