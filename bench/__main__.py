@@ -329,7 +329,7 @@ def show(figures: dict[str, Any]) -> None:
 def _show_latency(console: Console, waits: dict[str, Any]) -> None:
     console.print(
         f"at {waits['events_per_second']:,} events/s one is in the totals after {waits['p50_seconds']:.2f} s (p50), "
-        f" {waits['p99_seconds']:.2f} s (p99), {waits['max_seconds']:.2f} s (max), since it was produced, from outside; "
+        f" {waits['p99_seconds']:.2f} s (p99), {waits['max_seconds']:.2f} s (max), from outside; "
         f"{waits['histogram_p50_seconds']:.2f} s and {waits['histogram_p99_seconds']:.2f} s by the workers' histogram",
         highlight=False,
     )
