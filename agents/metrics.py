@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from schemas.published import TRANSITIONS
 from schemas.rejects import Reason
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Metrics:
             self.events.labels(outcome)
         for reason in Reason:
             self.rejected.labels(reason.value)
-        for transition in ("fired", "resolved", "retracted", "superseded"):
+        for transition in TRANSITIONS:
             self.alerts.labels(transition)
         for step in STEPS:
             self.step_cpu.labels(step)

@@ -82,14 +82,23 @@ def _read_rules(root: Node, mistakes: Mistakes) -> tuple[RuleSet | None, tuple[i
     if "rules" not in (root.entries or {}):
         mistakes.add(root.place(("rule_set",)), "`rules` is missing: a rule set without rules is written `rules: []`")
     rules = _read_rows(root, "rules", Rule, mistakes)
-    lines: dict[str, int] = {}
-    for node, rule in rules:
-        if rule.id in lines:
-            mistakes.add(node.place(("id",)), f"the rule id {rule.id} is taken by the rule in line {lines[rule.id]}")
-        lines.setdefault(rule.id, node.line)
+    _check_rule_ids(root, mistakes)
     unique = {rule.id: rule for _, rule in rules}
     rule_set = _read_head(root, RuleSet, {"name": "rule_set"}, mistakes, rows={"rules": tuple(unique.values())})
     return rule_set, tuple(node.line for node, _ in rules)
+
+
+def _check_rule_ids(root: Node, mistakes: Mistakes) -> None:
+    """Notes each id that an earlier rule of the file has, whatever else is wrong with either of them."""
+    listed = (root.entries or {}).get("rules")
+    lines: dict[str, int] = {}
+    for node in (listed.rows if listed else None) or []:
+        given = (node.entries or {}).get("id")
+        if given is not None and isinstance(given.value, str):
+            if given.value in lines:
+                sentence = f"the rule id {given.value} is taken by the rule in line {lines[given.value]}"
+                mistakes.add(node.place(("id",)), sentence)
+            lines.setdefault(given.value, node.line)
 
 
 def _read_rows(root: Node, key: str, model: type[Row], mistakes: Mistakes) -> list[tuple[Node, Row]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from schemas.event import BATCH_EVENTS_MAX, CONTENT_TYPE_BATCH, CONTENT_TYPE_EVENT, UsageData, UsageEvent
 from schemas.price_book import PriceBook
 from schemas.published import Alert, RejectedEvent
-from schemas.rules import RuleSet
+from schemas.rules import RuleSet, Scope, alert_id
 from schemas.topics import Topics
 
 if TYPE_CHECKING:
@@ -62,7 +64,15 @@ REJECTED_EXAMPLE: Final[dict[str, Any]] = {
 }
 ALERT_EXAMPLE: Final[dict[str, Any]] = {
     "schema": "tally.alert.v1",
-    "alert_id": "5d41402abc4b2a76",
+    "alert_id": alert_id(
+        org="acme",
+        rule="project-day-budget",
+        rule_revision=3,
+        scope=Scope.PROJECT,
+        scope_id="checkout",
+        window_start=datetime(2026, 3, 1, tzinfo=UTC),
+        threshold=Decimal(50),
+    ),
     "sequence": 1,
     "transition": "fired",
     "rule": "project-day-budget",
@@ -194,6 +204,7 @@ _OPERATIONS: Final = {
     "sendPriced": ("send", "priced", "Validated, priced events, one immutable block a message."),
     "sendRejected": ("send", "rejected", "Every bad event and every conflict."),
     "sendAlerts": ("send", "alerts", "Transitions of alerts, for downstream billing."),
+    "sendAlertStates": ("send", "alerts_state", "The latest transition of every alert, for consumers that begin."),
     "sendCatalog": ("send", "catalog", "Price books and rules as applied."),
 }
 
@@ -205,6 +216,7 @@ def _channels() -> dict[str, Any]:
         "priced": (topics.priced, ("pricedBlock", "controlBlock"), ["delete"]),
         "rejected": (topics.rejected, ("rejectedEvent",), ["delete"]),
         "alerts": (topics.alerts, ("alert",), ["delete"]),
+        "alerts_state": (topics.alerts_state, ("alert",), ["compact"]),
         "catalog": (topics.catalog, ("priceBook", "ruleSet"), ["compact"]),
     }
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,10 @@ FROZEN = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 InstantText = Annotated[
     str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{6})?Z$", json_schema_extra={"format": "date-time"})
 ]
+#: What can become of an alert: it fires once, and may then end in one of the other ways.
+Transition = Literal["fired", "resolved", "retracted", "superseded"]
+TRANSITIONS: Final[tuple[Transition, ...]] = get_args(Transition)
+
 #: Money and quantities are decimals in strings, never floats.
 DecimalText = Annotated[str, Field(pattern=r"^-?\d+(?:\.\d+)?$")]
 
@@ -99,12 +103,12 @@ class Alert(BaseModel):
 
     schema_: Literal["tally.alert.v1"] = Field(default="tally.alert.v1", alias="schema")
     alert_id: str = Field(
-        min_length=1,
+        pattern=r"^[0-9a-f]{32}$",
         description="A hash of org, rule, revision, scope, window start and threshold: the same crossing has the same"
         " id whatever restarts or replays happen.",
     )
     sequence: int = Field(ge=1, description="Counts the transitions of one alert id.")
-    transition: Literal["fired", "resolved", "retracted", "superseded"] = Field(
+    transition: Transition = Field(
         description="`resolved`: a rolling window fell under 98 % of the threshold. `retracted`: a correction proves"
         " that it should not have fired. `superseded`: the rule was changed or removed."
     )
@@ -112,7 +116,7 @@ class Alert(BaseModel):
     rule_revision: int = Field(ge=1)
     org: str
     scope: AlertScope
-    measure: str = Field(description="`cost`, `requests`, `tokens`, `quantity:NAME` and so on.")
+    measure: str = Field(description="`cost`, `requests`, `share`, `projected`, `quantity:NAME` and so on.")
     unit: str | None = Field(description="The currency of a cost; null for what is only counted.")
     window: AlertWindow
     threshold: DecimalText
@@ -123,3 +127,6 @@ class Alert(BaseModel):
     crossed_by: CrossingEvent
     top: list[AlertLane] = Field(description="The largest lanes of the window, up to the crossing event.")
     completeness: AlertCompleteness
+    method: str | None = Field(
+        default=None, description="How the value was found when it is no plain sum: the formula of a projected cost."
+    )

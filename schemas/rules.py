@@ -6,20 +6,30 @@ long as it says the same, so changing one rule of a set does not raise the alert
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from decimal import localcontext
+from decimal import Decimal, localcontext
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from schemas.catalog_values import Budget, Id, Pattern, Threshold, Whole, mistake
+from schemas.catalog_values import (
+    Budget,
+    Id,
+    Pattern,
+    Threshold,
+    Whole,
+    mistake,
+    plain_decimal,
+    write_instant,
+)
 from schemas.event import RESERVED_USAGE_NAMES, USAGE_NAME_PATTERN
 from schemas.price_book import FROZEN, canonical_json, content_hash
 
 if TYPE_CHECKING:
-    from decimal import Decimal
+    from datetime import datetime
 
 RULES_MAX: Final = 1_000
 LIMITS_MAX: Final = 32
@@ -29,8 +39,18 @@ _EXACT_DIGITS: Final = 60
 DEFAULT_RULE_SET: Final = "default"
 
 #: The measures that are always there; besides them any quantity by name, as ``quantity:NAME``.
-MEASURES: Final = ("cost", "requests", "failures", "success_rate", "tokens", "input_tokens", "output_tokens")
+MEASURES: Final = (
+    "cost", "requests", "failures", "success_rate", "share", "projected", "tokens", "input_tokens", "output_tokens",
+)  # fmt: skip
 QUANTITY_PREFIX: Final = "quantity:"
+#: Measures that are kept in the currency of the price books.
+MONEY_MEASURES: Final = ("cost", "projected")
+#: Measures that mean little before a window has some requests, so that a rule may ask for them (``min_requests``).
+RATIO_MEASURES: Final = ("success_rate", "share")
+#: The part of its window that must have passed before a cost is projected: less says too little about the rest.
+PROJECTED_AFTER: Final = Decimal("0.1")
+#: How a projected cost is found, as its alerts say it (``method``).
+PROJECTED_METHOD: Final = "cost * window length / (watermark - window start), once a tenth of the window has passed"
 
 
 class Scope(StrEnum):
@@ -126,19 +146,60 @@ class Rule(BaseModel):
     below: tuple[Threshold, ...] = Field(default=(), strict=False)
     min_requests: Whole | None = None
 
+    @field_validator("measure", mode="after")
+    @classmethod
+    def _measure_fits_scope(cls, measure: str, info: ValidationInfo) -> str:
+        if measure == "share" and info.data.get("scope") is Scope.ORG:
+            raise mistake("is the share of a part in its org: use another scope")
+        return measure
+
+    @field_validator("window", mode="after")
+    @classmethod
+    def _window_fits_measure(cls, window: Window, info: ValidationInfo) -> Window:
+        if info.data.get("measure") == "projected" and (window.is_rolling or window is Window.TOTAL):
+            raise mistake("has no end to project a cost to: one of hour, day, week, month")
+        return window
+
+    @field_validator("thresholds", "percent", "below", mode="after")
+    @classmethod
+    def _limits_make_sense(cls, limits: tuple[Decimal | int, ...], info: ValidationInfo) -> tuple[Decimal | int, ...]:
+        _check_limits(limits)
+        largest = max(limits, default=0)
+        if info.field_name == "percent" and largest > PERCENT_MAX:
+            raise mistake(f"has a percentage above {PERCENT_MAX}")
+        if info.field_name == "below" and largest > 1:
+            raise mistake('has a success rate above 1: 95 % is written as "0.95"')
+        if info.field_name == "thresholds" and info.data.get("measure") == "share" and largest > 1:
+            raise mistake('has a share above 1: 80 % is written as "0.8"')
+        return limits
+
+    @field_validator("budget", mode="after")
+    @classmethod
+    def _budget_is_something(cls, budget: Decimal | None) -> Decimal | None:
+        if budget == 0:
+            raise mistake("is 0, of which every percentage is 0")
+        return budget
+
+    @field_validator("min_requests", mode="after")
+    @classmethod
+    def _min_requests_make_sense(cls, min_requests: int | None, info: ValidationInfo) -> int | None:
+        if min_requests is not None and info.data.get("measure", RATIO_MEASURES[0]) not in RATIO_MEASURES:
+            raise mistake(f"belongs to {' and '.join(RATIO_MEASURES)}")
+        if min_requests is not None and min_requests < 1:
+            raise mistake("is under 1")
+        return min_requests
+
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        _check_kind_of_limit(self)
-        for name in ("thresholds", "percent", "below"):
-            _check_limits(name, getattr(self, name))
-        if self.budget == 0:
-            raise mistake("has a budget of 0, of which every percentage is 0")
-        if self.percent and max(self.percent) > PERCENT_MAX:
-            raise mistake(f"has a percentage above {PERCENT_MAX}")
-        if self.below and max(self.below) > 1:
-            raise mistake('has a success rate above 1 under `below`: 95 % is written as "0.95"')
-        if self.min_requests is not None and self.min_requests < 1:
-            raise mistake("has a `min_requests` under 1")
+        kinds = [bool(self.thresholds), self.budget is not None or bool(self.percent), bool(self.below)]
+        if sum(kinds) != 1:
+            raise mistake("needs exactly one of `thresholds`, `budget` with `percent`, and `below`")
+        if (self.budget is None) != (not self.percent):
+            raise mistake("has only one of `budget` and `percent`: both are needed")
+        if bool(self.below) != (self.measure == "success_rate"):
+            raise mistake("must use `below` for success_rate, and only for it")
+        if self.measure == "share" and not self.thresholds:
+            raise mistake("must use `thresholds` for share: a share is of the org's cost, not of a budget")
         return self
 
     @property
@@ -169,25 +230,33 @@ def _matches(pattern: str, value: str) -> bool:
     return value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern
 
 
-def _check_kind_of_limit(rule: Rule) -> None:
-    kinds = [bool(rule.thresholds), rule.budget is not None or bool(rule.percent), bool(rule.below)]
-    if sum(kinds) != 1:
-        raise mistake("needs exactly one of `thresholds`, `budget` with `percent`, and `below`")
-    if (rule.budget is None) != (not rule.percent):
-        raise mistake("has only one of `budget` and `percent`: both are needed")
-    if bool(rule.below) != (rule.measure == "success_rate"):
-        raise mistake("must use `below` for success_rate, and only for it")
-    if rule.min_requests is not None and not rule.below:
-        raise mistake("has `min_requests`, which belongs to `below`")
-
-
-def _check_limits(name: str, limits: tuple[Decimal | int, ...]) -> None:
+def _check_limits(limits: tuple[Decimal | int, ...]) -> None:
     if len(limits) > LIMITS_MAX:
-        raise mistake(f"has {len(limits)} entries under `{name}`: at most {LIMITS_MAX}")
+        raise mistake(f"has {len(limits)} entries: at most {LIMITS_MAX}")
     if len(set(limits)) < len(limits):
-        raise mistake(f"has the same number twice under `{name}`")
+        raise mistake("has the same number twice")
     if limits and min(limits) <= 0:
-        raise mistake(f"has a number under `{name}` that is not above 0")
+        raise mistake("has a number that is not above 0")
+
+
+def alert_id(  # noqa: PLR0913 -- the parts that name one alert
+    *,
+    org: str,
+    rule: str,
+    rule_revision: int,
+    scope: Scope,
+    scope_id: str,
+    window_start: datetime | None,
+    threshold: Decimal,
+) -> str:
+    """The id of an alert, 32 hexadecimal digits: the same crossing has the same one after any restart or replay.
+
+    It hashes a JSON array of the parts, which no two alerts share: each part is quoted, an instant is written in UTC
+    and a threshold by its value. ``window_start`` is None for the window ``total``.
+    """
+    start = "" if window_start is None else write_instant(window_start)
+    parts = [org, rule, rule_revision, Scope(scope).value, scope_id, start, plain_decimal(threshold)]
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:32]
 
 
 class RuleSet(BaseModel):

@@ -35,6 +35,11 @@ class Topics:
         return f"{self.prefix}usage.alerts"
 
     @property
+    def alerts_state(self) -> str:
+        """The latest transition of every alert id, for consumers that begin; compacted, never a tombstone."""
+        return f"{self.prefix}usage.alerts.state"
+
+    @property
     def catalog(self) -> str:
         """Price books and rules as applied; compacted."""
         return f"{self.prefix}usage.catalog"

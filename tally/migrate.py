@@ -57,16 +57,22 @@ class TopicPlan:
 
 
 def topic_plans(settings: Settings, *, priced_partitions: int) -> tuple[TopicPlan, ...]:
-    """The five topics. Sizes are of a record batch as stored, with keys and headers.
+    """The six topics. Sizes are of a record batch as stored, with keys and headers.
 
     ``usage.events`` is stored uncompressed: the broker then unpacks what a producer compressed and judges the size
     again. With the producer's compression a record of a few kilobytes could unfold to gigabytes in a worker, since
     ``max.message.bytes`` is compared with the compressed size. 2 MiB let a record of more than the allowed 1 MiB in,
     so that it is refused visibly (``too_large``) instead of at the producer alone.
 
-    ``usage.priced`` holds blocks that are zstd inside, so nothing is compressed again.
+    ``usage.priced`` holds blocks that are zstd inside, so nothing is compressed again. ``usage.alerts.state`` has as
+    many partitions as ``usage.alerts``, so that an alert id has the same one in both.
     """
     topics, count = settings.topics, priced_partitions
+    compacted = {
+        "cleanup.policy": "compact",
+        "message.timestamp.type": "LogAppendTime",
+        "compression.type": "producer",
+    }
     return (
         TopicPlan(
             topics.events, count, {**_KEPT, "max.message.bytes": str(2 * MIB), "compression.type": "uncompressed"}
@@ -74,16 +80,8 @@ def topic_plans(settings: Settings, *, priced_partitions: int) -> tuple[TopicPla
         TopicPlan(topics.priced, count, {**_KEPT, "max.message.bytes": str(9 * MIB), "compression.type": "producer"}),
         TopicPlan(topics.rejected, count, {**_KEPT, "max.message.bytes": str(MIB), "compression.type": "producer"}),
         TopicPlan(topics.alerts, count, {**_KEPT, "max.message.bytes": str(MIB), "compression.type": "producer"}),
-        TopicPlan(
-            topics.catalog,
-            1,
-            {
-                "cleanup.policy": "compact",
-                "message.timestamp.type": "LogAppendTime",
-                "max.message.bytes": str(9 * MIB),
-                "compression.type": "producer",
-            },
-        ),
+        TopicPlan(topics.alerts_state, count, {**compacted, "max.message.bytes": str(MIB)}),
+        TopicPlan(topics.catalog, 1, {**compacted, "max.message.bytes": str(9 * MIB)}),
     )
 
 

@@ -65,7 +65,7 @@ def reference() -> str:
             ("topic", "holds"),
             (
                 (f"`{getattr(topics, name)}`", getattr(Topics, name).__doc__ or "")
-                for name in ("events", "priced", "rejected", "alerts", "catalog")
+                for name in ("events", "priced", "rejected", "alerts", "alerts_state", "catalog")
             ),
         ),
         "## Why an event is refused",

@@ -37,7 +37,7 @@ def ready(installed: Tally) -> Tally:
 
 
 def test_everything_is_made_and_said(installed: Tally, settings: Settings) -> None:
-    """One run makes the tables, the views and the five topics, and prints each of them."""
+    """One run makes the tables, the views and the six topics, and prints each of them."""
     answer = installed("migrate", "--format", "json")
 
     assert (answer.code, answer.stderr) == (0, "")
@@ -48,6 +48,7 @@ def test_everything_is_made_and_said(installed: Tally, settings: Settings) -> No
         topics.priced: (4, "created"),
         topics.rejected: (4, "created"),
         topics.alerts: (4, "created"),
+        topics.alerts_state: (4, "created"),
         topics.catalog: (1, "created"),
     }
     views = rows(settings, "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View'")

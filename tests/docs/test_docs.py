@@ -32,7 +32,8 @@ def test_the_reference_names_every_setting_command_and_topic() -> None:
     """Nothing that a user can turn or call is left out."""
     page = PAGE.read_text(encoding="utf-8")
     settings = [f"TALLY_{name.upper()}" for name in Settings.model_fields]
-    topics = [getattr(Topics(), name) for name in ("events", "priced", "rejected", "alerts", "catalog")]
+    names = ("events", "priced", "rejected", "alerts", "alerts_state", "catalog")
+    topics = [getattr(Topics(), name) for name in names]
     commands = [f"tally {name}" for name in ORDER]
 
     assert [name for name in (*settings, *topics, *commands) if f"`{name}`" not in page] == []

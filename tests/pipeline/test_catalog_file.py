@@ -218,7 +218,8 @@ def test_all_mistakes_are_told_at_once_from_top_to_bottom() -> None:
         ),
         "prices.yaml:14:13: `scope` is none of org, project, api_key, model, user, operation",
         "prices.yaml:14:71: `match` must be an id; write it in quotes",
-        "prices.yaml:16:6: the rule id a is taken by the rule in line 15",
+        "prices.yaml:15:6: the rule id a is taken by the rule in line 14",
+        "prices.yaml:16:6: the rule id a is taken by the rule in line 14",
         "prices.yaml:16:70: `revision` is given when the file is applied: leave it out",
     ]
 
@@ -376,21 +377,34 @@ def test_a_reserved_name_is_not_ignored(meter: str) -> None:
         ("thresholds: [1], budget: 5, percent: [50]", "this rule needs exactly one of"),
         ("budget: 5", "this rule has only one of `budget` and `percent`: both are needed"),
         ("percent: [5]", "this rule has only one of `budget` and `percent`: both are needed"),
-        ("budget: 0, percent: [5]", "this rule has a budget of 0, of which every percentage is 0"),
-        ("budget: 5, percent: [1001]", "this rule has a percentage above 1000"),
-        ("budget: 5, percent: [50, 50]", "this rule has the same number twice under `percent`"),
+        ("budget: 0, percent: [5]", "`budget` is 0, of which every percentage is 0"),
+        ("budget: 5, percent: [1001]", "`percent` has a percentage above 1000"),
+        ("budget: 5, percent: [50, 50]", "`percent` has the same number twice"),
         ('budget: 5, percent: ["50"]', "`percent` must be a whole number without quotes"),
         ('budget: "0.00000000001", percent: [5]', "`budget` has 11 decimals: at most 10 can be kept exactly"),
-        ("thresholds: [0]", "this rule has a number under `thresholds` that is not above 0"),
-        ('thresholds: ["50", "50.0"]', "this rule has the same number twice under `thresholds`"),
+        ("thresholds: [0]", "`thresholds` has a number that is not above 0"),
+        ('thresholds: ["50", "50.0"]', "`thresholds` has the same number twice"),
         ("thresholds: [50.5]", 'this number is not kept exactly without quotes: put it in quotes, "50.5"'),
         ("thresholds: 50", "`thresholds` must be a list"),
-        (f"thresholds: {list(range(1, 34))}", "this rule has 33 entries under `thresholds`: at most 32"),
+        (f"thresholds: {list(range(1, 34))}", "`thresholds` has 33 entries: at most 32"),
         ('below: ["0.95"]', "this rule must use `below` for success_rate, and only for it"),
         ("thresholds: [1], measure: success_rate", "this rule must use `below` for success_rate, and only for it"),
-        ("below: [95], measure: success_rate", "this rule has a success rate above 1 under `below`"),
-        ('below: ["0.9"], measure: success_rate, min_requests: 0', "this rule has a `min_requests` under 1"),
-        ("thresholds: [1], min_requests: 5", "this rule has `min_requests`, which belongs to `below`"),
+        ("below: [95], measure: success_rate", "`below` has a success rate above 1"),
+        ('below: ["0.9"], measure: success_rate, min_requests: 0', "`min_requests` is under 1"),
+        ("thresholds: [1], min_requests: 5", "`min_requests` belongs to success_rate and share"),
+        (
+            'thresholds: ["1.01"], measure: share, scope: project',
+            '`thresholds` has a share above 1: 80 % is written as "0.8"',
+        ),
+        ("thresholds: [1], measure: share, scope: org", "`measure` is the share of a part in its org"),
+        ("budget: 5, percent: [50], measure: share, scope: project", "this rule must use `thresholds` for share"),
+        (
+            'below: ["0.5"], measure: share, scope: project',
+            "this rule must use `below` for success_rate, and only for it",
+        ),
+        ("thresholds: [1], measure: projected, min_requests: 5", "`min_requests` belongs to success_rate and share"),
+        ("thresholds: [1], measure: projected, window: total", "`window` has no end to project a cost to"),
+        ("thresholds: [1], measure: projected, window: 24h", "`window` has no end to project a cost to"),
         ("thresholds: [1], measure: profit", "`measure` is no measure: one of cost, requests, failures"),
         ("thresholds: [1], measure: 'quantity:Seconds'", "`measure` is no measure"),
         ("thresholds: [1], measure: 'quantity:requests'", "`measure` names requests, which is never given in `usage`"),
@@ -412,6 +426,45 @@ def test_a_rule_that_cannot_be_meant_is_refused(rule: str, sentence: str) -> Non
 
     assert mistake.startswith("prices.yaml:2:")
     assert sentence in mistake
+
+
+def test_all_mistakes_of_all_rules_are_listed_with_their_places() -> None:
+    """The author sees everything at once, also an id that is taken by a rule that is wrong itself."""
+    text = """\
+    rules:
+      - {id: a, scope: team, measure: profit, window: year, thresholds: [0]}
+      - {id: a, scope: org, measure: cost, window: day, thresholds: [5]}
+      - {id: b, scope: org, measure: share, window: day, thresholds: [1]}
+      - {id: c, scope: model, measure: share, window: day,
+         thresholds: [2]}
+    """
+
+    measures = "cost, requests, failures, success_rate, share, projected, tokens, input_tokens, output_tokens"
+    assert mistakes_of(text) == [
+        "prices.yaml:2:13: `scope` is none of org, project, api_key, model, user, operation",
+        f"prices.yaml:2:26: `measure` is no measure: one of {measures}, or quantity:NAME",
+        "prices.yaml:2:43: `window` is none of hour, day, week, month, total, 5m, 15m, 1h, 6h, 24h, 7d",
+        "prices.yaml:2:57: `thresholds` has a number that is not above 0",
+        "prices.yaml:3:6: the rule id a is taken by the rule in line 2",
+        "prices.yaml:4:25: `measure` is the share of a part in its org: use another scope",
+        'prices.yaml:6:6: `thresholds` has a share above 1: 80 % is written as "0.8"',
+    ]
+
+
+def test_a_share_and_a_projected_cost_are_measures() -> None:
+    """A share may wait for some requests; a projected cost may have a budget."""
+    text = """\
+    rules:
+      - {id: whale, scope: project, measure: share, window: day, thresholds: ["0.8"], min_requests: 100}
+      - {id: month-end, scope: org, measure: projected, window: month, budget: "5000", percent: [100]}
+    """
+
+    rule_set = load(text).rule_set
+
+    assert rule_set is not None
+    share, projected = rule_set.rules
+    assert (share.measure, share.min_requests, share.limits) == ("share", 100, ((Decimal("0.8"), None),))
+    assert (projected.measure, projected.limits) == ("projected", ((Decimal(5000), 100),))
 
 
 @pytest.mark.parametrize(
