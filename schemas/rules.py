@@ -50,7 +50,9 @@ RATIO_MEASURES: Final = ("success_rate", "share")
 #: The part of its window that must have passed before a cost is projected: less says too little about the rest.
 PROJECTED_AFTER: Final = Decimal("0.1")
 #: How a projected cost is found, as its alerts say it (``method``).
-PROJECTED_METHOD: Final = "cost * window length / (watermark - window start), once a tenth of the window has passed"
+PROJECTED_METHOD: Final = (
+    "cost * window length / elapsed; elapsed is from the window's start to the watermark, at most the window's length"
+)
 
 
 class Scope(StrEnum):
