@@ -5,7 +5,11 @@ which a crash between any two steps is harmless, and it is sent the answers. It 
 the executable specification (pipeline/replay.py) and the crash simulator in the tests drive the very same code.
 
     identities before n  →  dedupe (questions to the store carry ``block < n``)  →  facts  →  repeats  →  conflicts
-    →  fold on a copy  →  [judge's place: alert transitions, stored, published]  →  totals at version m  →  new state
+    →  fold on a copy  →  judge  →  alerts stored, then published  →  totals at version m  →  new state
+
+A control block changes the rules at its place in the log, so it is a run of its own between the blocks around it:
+
+    control block  →  judge live windows  →  what is in force stored  →  alerts stored, then published  →  new state
 
 The state is handed back at the end, after every write succeeded; a crash before that leaves the old state untouched.
 """
@@ -14,18 +18,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
 
-from pipeline.block import Block, decode_blocks
+from pipeline.alert_steps import AlertQuestion, InsertAlerts, InsertControls, PublishAlerts
+from pipeline.block import Block, decode_blocks, merge
 from pipeline.dedupe import dedupe
 from pipeline.fold import fold
 from pipeline.identities import Identities, Segment, identity_hashes
+from pipeline.judge import WINDOWS_MAX, judge, judge_control
+from pipeline.judge_memory import NOTHING_KNOWN, JudgeMemory
 from pipeline.route import take
-from schemas.counted import HOUR, KNOWN, LANE, TOTALS
+from schemas.alerting import ALERTS
+from schemas.counted import HOUR, KNOWN, LANE, REPEATS, TOTALS
 from schemas.errors import StoreUnavailable
 from schemas.frames import IDENTITY, PricedBatch
 
@@ -52,6 +60,7 @@ class CountLimits:
     horizon: timedelta
     identities_max: int = 40_000_000
     totals_rows_max: int = 200_000
+    windows_max: int = WINDOWS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,7 @@ class PartitionState:
     identities: Identities
     totals: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TOTALS))
     loaded: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"org": pl.String, "hour": HOUR}))
+    judged: JudgeMemory = NOTHING_KNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +159,14 @@ class InsertTotals:
     totals: pl.DataFrame
 
 
-Step = AskIdentities | AskKnown | AskTotals | InsertFacts | InsertRepeats | PublishConflicts | InsertTotals
+Question = AskIdentities | AskKnown | AskTotals | AlertQuestion
+Write = InsertFacts | InsertRepeats | PublishConflicts | InsertControls | InsertAlerts | PublishAlerts | InsertTotals
+Step = Question | Write
+
+#: The writes of a run, in their order. A run leaves out what it has nothing for.
+WRITES: Final = (
+    InsertFacts, InsertRepeats, PublishConflicts, InsertControls, InsertAlerts, PublishAlerts, InsertTotals,
+)  # fmt: skip
 
 
 def fresh(partition: int, *, next_block: int, limits: CountLimits) -> PartitionState:
@@ -161,14 +178,29 @@ def count(
     state: PartitionState, blocks: Sequence[Block], *, limits: CountLimits
 ) -> Generator[Step, Any, tuple[PartitionState, Counted]]:
     """Counts whole blocks that follow the state without a gap; gives the state after them and what came of them."""
-    n, m = blocks[0].offset, blocks[-1].offset
-    assert n >= state.next_block, "blocks before the state's position"  # noqa: S101 -- a programmer's mistake
+    assert blocks[0].offset >= state.next_block, "blocks before the state's position"  # noqa: S101 -- a programmer's mistake
     in_order = all(one.offset < following.offset for one, following in pairwise(blocks))
     assert in_order, "blocks that do not follow each other"  # noqa: S101 -- likewise: m would not be the last one
+    counted: list[Counted] = []
+    for is_control, run in groupby(blocks, key=lambda block: block.control):
+        if is_control:
+            for block in run:
+                state, one = yield from _count_control(state, block)
+                counted.append(one)
+        else:
+            state, one = yield from _count_data(state, list(run), limits=limits)
+            counted.append(one)
+    return state, counted[0] if len(counted) == 1 else _together(counted)
+
+
+def _count_data(
+    state: PartitionState, blocks: Sequence[Block], *, limits: CountLimits
+) -> Generator[Step, Any, tuple[PartitionState, Counted]]:
+    n, m = blocks[0].offset, blocks[-1].offset
     if state.identities.covered_from < 0:
         identities = yield from _restored(state, before=n, limits=limits)
         state = replace(state, identities=identities)
-    batch = decode_blocks([block for block in blocks if not block.control])
+    batch = decode_blocks(blocks)
     hashes = identity_hashes(batch.events)
     known, suspects = yield from _known_facts(state, batch, hashes, before=n, horizon=limits.horizon)
     decision = dedupe(batch, hashes=hashes, suspects=suspects, known=known, horizon=limits.horizon)
@@ -189,13 +221,32 @@ def count(
         totals = _replaced(totals, touched)
     else:
         touched = pl.DataFrame(schema=TOTALS)
+    judged, alerts = yield from judge(
+        state.judged, facts, partition=state.partition, before=n, windows_max=limits.windows_max
+    )
+    yield from _alerted(alerts)
     yield InsertTotals(touched)
 
     totals, loaded = _within_limit(totals, loaded, rows_max=limits.totals_rows_max)
     after = PartitionState(
-        state.partition, m + 1, state.identities.with_counted(new_hashes, last_block=m), totals, loaded
+        state.partition, m + 1, state.identities.with_counted(new_hashes, last_block=m), totals, loaded, judged
     )
-    return after, Counted(facts, decision.repeats, decision.replays, batch.events.height)
+    return after, Counted(facts, decision.repeats, decision.replays, batch.events.height, alerts)
+
+
+def _count_control(state: PartitionState, block: Block) -> Generator[Step, Any, tuple[PartitionState, Counted]]:
+    judged, controls, alerts = yield from judge_control(state.judged, block)
+    yield InsertControls(controls)
+    yield from _alerted(alerts)
+    after = replace(state, next_block=block.offset + 1, judged=judged)
+    return after, Counted(decode_blocks([]), pl.DataFrame(schema=REPEATS), 0, 0, alerts)
+
+
+def _alerted(alerts: pl.DataFrame) -> Generator[Step, Any, None]:
+    """Stored before it is published: what is out can always be looked up."""
+    if alerts.height:
+        yield InsertAlerts(alerts)
+        yield PublishAlerts(alerts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +257,17 @@ class Counted:
     repeats: pl.DataFrame
     replays: int
     events: int
+    alerts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ALERTS))
+
+
+def _together(counted: Sequence[Counted]) -> Counted:
+    return Counted(
+        merge([one.facts for one in counted]),
+        pl.concat([one.repeats for one in counted]),
+        sum(one.replays for one in counted),
+        sum(one.events for one in counted),
+        pl.concat([one.alerts for one in counted]),
+    )
 
 
 def _restored(state: PartitionState, *, before: int, limits: CountLimits) -> Generator[Step, Any, Identities]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
+from pipeline.alert_steps import AlertQuestion, InsertAlerts, InsertControls, PublishAlerts
 from pipeline.count import (
     AskIdentities,
     AskKnown,
@@ -25,6 +26,8 @@ from pipeline.count import (
     InsertTotals,
     PublishConflicts,
 )
+from pipeline.memory_alerts import alert_answer
+from schemas.alerting import ALERTS
 from schemas.counted import COUNTED_EVENTS, KNOWN, LANE, REPEATS, TOTALS
 from schemas.frames import DECIMAL
 
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.count import Step
+    from pipeline.count import Question, Step
     from schemas.frames import PricedBatch
 
 Row = dict[str, Any]
@@ -57,8 +60,13 @@ FACTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 _EXACT: Final = Context(prec=76)
 
 _FACT_KEY: Final = ("org", "time", "source", "id", "received_at")
+_ALERT_KEY: Final = ("org", "alert_id", "sequence")
+_CONTROL_KEY: Final = ("block_partition", "block")
 _REPEAT_KEY: Final = ("org", "topic", "partition", "offset", "index")
 _LINE_LISTS: Final = ("meters", "names", "price_ids", "states", "quantities", "costs")
+
+
+Insert = InsertFacts | InsertRepeats | InsertTotals | InsertControls | InsertAlerts
 
 
 class ReplacingTable:
@@ -98,16 +106,18 @@ class MemoryStore:
         self.facts_rows = ReplacingTable(_FACT_KEY, version="block", lowest_stays=True)
         self.repeats_rows = ReplacingTable(_REPEAT_KEY, version="block", lowest_stays=True)
         self.totals_rows = ReplacingTable(LANE, version="version")
+        self.alerts_rows = ReplacingTable(_ALERT_KEY, version="block", lowest_stays=True)
+        self.control_rows = ReplacingTable(_CONTROL_KEY, version="block")
 
     def carry_out(self, step: Step) -> Any:  # noqa: ANN401 -- the answer, by the question
         """Answers a question, or does a write and gives None. Publishing is not the store's business."""
-        if isinstance(step, AskIdentities | AskKnown | AskTotals):
+        if isinstance(step, AskIdentities | AskKnown | AskTotals | AlertQuestion):
             return self.answer(step)
-        if not isinstance(step, PublishConflicts):
+        if not isinstance(step, PublishConflicts | PublishAlerts):
             self.table_of(step).insert(self.rows_of(step))
         return None
 
-    def table_of(self, write: InsertFacts | InsertRepeats | InsertTotals) -> ReplacingTable:
+    def table_of(self, write: Insert) -> ReplacingTable:
         """Where a write goes."""
         match write:
             case InsertFacts():
@@ -116,16 +126,20 @@ class MemoryStore:
                 return self.repeats_rows
             case InsertTotals():
                 return self.totals_rows
+            case InsertControls():
+                return self.control_rows
+            case InsertAlerts():
+                return self.alerts_rows
 
-    def rows_of(self, write: InsertFacts | InsertRepeats | InsertTotals) -> list[Row]:
-        """The rows of a write: of FACTS, REPEATS or TOTALS."""
+    def rows_of(self, write: Insert) -> list[Row]:
+        """The rows of a write: of FACTS, REPEATS, TOTALS, CONTROLS or ALERTS."""
         match write:
             case InsertFacts(facts, hashes):
                 return fact_rows(facts, hashes)
-            case InsertRepeats(rows) | InsertTotals(rows):
+            case InsertRepeats(rows) | InsertTotals(rows) | InsertControls(rows) | InsertAlerts(rows):
                 return rows.rows(named=True)
 
-    def answer(self, question: AskIdentities | AskKnown | AskTotals) -> Any:  # noqa: ANN401 -- by the question
+    def answer(self, question: Question) -> Any:  # noqa: ANN401 -- by the question
         """The answer to a question, as ``pipeline/count.py`` describes it."""
         match question:
             case AskIdentities(partition, before, horizon, limit):
@@ -137,6 +151,17 @@ class MemoryStore:
                 )
             case AskTotals(partition, before, pairs):
                 return self.totals_before(partition=partition, before=before, pairs=pairs)
+            case _:
+                return self.alert_answer(question)
+
+    def alert_answer(self, question: AlertQuestion) -> Any:  # noqa: ANN401 -- by the question
+        """The answer to a question of judging, as ``pipeline/alert_steps.py`` describes it."""
+        return alert_answer(
+            question,
+            facts=self._facts_before(question.partition, question.before),
+            alerts=self.alerts_rows.rows(),
+            controls=self.control_rows.rows(),
+        )
 
     def identities_before(
         self, *, partition: int, before: int, horizon: timedelta, limit: int
@@ -228,6 +253,10 @@ class MemoryStore:
     def totals(self) -> pl.DataFrame:
         """All totals (TOTALS), by lane."""
         return self.frame(self.totals_rows.rows(), TOTALS).sort(LANE)
+
+    def alerts(self) -> pl.DataFrame:
+        """All transitions of alerts (ALERTS), by org, alert id and sequence."""
+        return self.frame(self.alerts_rows.rows(), ALERTS).sort(_ALERT_KEY)
 
     def frame(self, rows: Iterable[Row], schema: Schema) -> pl.DataFrame:
         """Rows as a frame of these columns."""

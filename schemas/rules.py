@@ -221,7 +221,11 @@ class Rule(BaseModel):
 
     def matches(self, *, org: str, scope_id: str) -> bool:
         """Whether the rule watches this scope of this org; an absent value is never watched."""
-        return bool(scope_id) and _matches(self.org, org) and _matches(self.match, scope_id)
+        return bool(scope_id) and self.watches_org(org) and _matches(self.match, scope_id)
+
+    def watches_org(self, org: str) -> bool:
+        """Whether the rule watches scopes of this org at all."""
+        return _matches(self.org, org)
 
     def same_content(self, other: Rule) -> bool:
         """Whether both rules say the same, whatever their revisions."""

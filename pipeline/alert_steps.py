@@ -1,0 +1,103 @@
+"""The steps of judging: what is asked of the store as of a block, and what is written. ``pipeline/count.py`` yields them.
+
+Every question names a partition and a block ``before``: rows of that block and of later ones do not count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from pipeline.window_times import Grain
+    from schemas.rules import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class AskInForce:
+    """What was in force: the newest control block counted. Answer: an ``InForce``."""
+
+    partition: int
+    before: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskNewest:
+    """The time of the newest event of each of these orgs, or of all. Answer: NEWEST; an org without facts is not in it."""
+
+    partition: int
+    before: int
+    orgs: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class AskSums:
+    """The sums of windows by scope. Answer: WINDOW_SUMS, without rows for what has no events or an absent id.
+
+    ``windows`` has the columns org and start: the windows of that grain that are asked for. ``ids`` limits the scopes,
+    ``by`` splits each into lanes, and ``names`` are quantities that are summed besides.
+    """
+
+    partition: int
+    before: int
+    scope: Scope
+    grain: Grain
+    windows: pl.DataFrame
+    names: tuple[str, ...] = ()
+    ids: tuple[str, ...] | None = None
+    by: Scope | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskAlerts:
+    """The latest transition of alerts. Answer: ALERTS.
+
+    Those of these rules (id and revision) and orgs (None: all) whose window starts at one of ``starts``; when that is
+    None, those that are still firing, and those whose window starts at or after ``since``. Microseconds since 1970.
+    """
+
+    partition: int
+    before: int
+    rules: tuple[tuple[str, int], ...]
+    orgs: tuple[str, ...] | None
+    starts: tuple[int, ...] | None
+    since: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AskLastFacts:
+    """The event of each scope in a span of time that comes last in the log. Answer: LAST_FACTS.
+
+    ``spans`` has the columns org, id, start and end, one row per scope; an org's scopes share one span.
+    """
+
+    partition: int
+    before: int
+    scope: Scope
+    spans: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class InsertControls:
+    """A control block that was counted (CONTROLS), to be acknowledged by the store."""
+
+    controls: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class InsertAlerts:
+    """Transitions (ALERTS), to be acknowledged by the store."""
+
+    alerts: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class PublishAlerts:
+    """The same transitions for ``usage.alerts``, stored already."""
+
+    alerts: pl.DataFrame
+
+
+AlertQuestion = AskInForce | AskNewest | AskSums | AskAlerts | AskLastFacts

@@ -1,0 +1,511 @@
+"""Judging rolling windows: a state per rule, scope and limit that fires, stays silent, and is resolved.
+
+A window is the last N steps of event time and ends with the step of its org's newest event. Steps are kept apart, so
+a window's value is a sum over pages. Who is certainly under all limits (an upper bound that only grows, set right
+whenever it comes near) is not looked at; everyone else is walked through event by event in exact numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+
+from pipeline.alert_steps import AskAlerts, AskSums
+from pipeline.judge_calendar import MARGIN, WINDOWS_PER_QUESTION, orgs_watched, put_sums, quantity_names, sums_at
+from pipeline.judge_memory import Rolling, RollingState
+from pipeline.measure import COST, FAILED, NOTHING, Judged, Sums
+from pipeline.new_facts import NEVER
+from pipeline.page import Page, org_of
+from pipeline.turns import Turn
+from pipeline.wide import approximately, exactly
+from pipeline.window_times import Grain, grain_of, rolling_start, start_of, starts_of, step_us
+from schemas.rules import Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.judge_calendar import Place
+    from pipeline.judge_memory import JudgeMemory, RollingStates
+    from pipeline.new_facts import Groups, NewFacts
+    from pipeline.page import Ids
+    from schemas.rules import Window
+
+Family = tuple[Scope, Grain]
+_UPPER: Final = "at most "
+_NO_KEYS: Final = np.zeros(0, dtype=np.uint64)
+
+
+@dataclass
+class RunningWindow:
+    """The sums of the last ``length`` steps, as steps are added to and the window moves on."""
+
+    step_us: int
+    length: int
+    steps: dict[int, Sums] = field(default_factory=dict)
+    _last: int = NEVER
+    _sums: Sums = NOTHING
+
+    def add(self, step: int, added: Sums) -> None:
+        """One more event."""
+        self.steps[step] = self.steps.get(step, NOTHING).plus(added)
+        if self._last - (self.length - 1) * self.step_us <= step <= self._last:
+            self._sums = self._sums.plus(added)
+
+    def ending_with(self, last: int) -> Sums:
+        """The sums of the window whose last step is ``last``."""
+        if last != self._last:
+            self._last = last
+            first = last - (self.length - 1) * self.step_us
+            self._sums = NOTHING
+            for step, sums in self.steps.items():
+                if first <= step <= last:
+                    self._sums = self._sums.plus(sums)
+        return self._sums
+
+
+@dataclass
+class RollingJudge:
+    """Judges the rolling rules of one run. ``rolling`` is what is remembered after it, ``memory`` keeps what was."""
+
+    place: Place
+    memory: JudgeMemory
+    facts: NewFacts
+    rolling: dict[Family, Rolling]
+    turns: list[Turn] = field(default_factory=list)
+    _before: dict[Family, Rolling] = field(default_factory=dict)
+    _rows_of_org: dict[str, list[int]] = field(default_factory=dict)
+
+    def judge(self, rules: Sequence[Judged]) -> Generator[Any, Any, None]:
+        """All rules; those of one scope and grain share their steps."""
+        families: dict[Family, list[Judged]] = {}
+        for judged in rules:
+            families.setdefault((judged.scope, grain_of(judged.window)), []).append(judged)
+        watched = {family: list(own) for family, own in families.items()}
+        for judged in rules:
+            if judged.is_share:
+                watched.setdefault((Scope.ORG, grain_of(judged.window)), []).append(judged)
+        for family in sorted(watched, key=lambda family: family[0] is not Scope.ORG):
+            yield from self._family(family, families.get(family, []), watched=watched[family])
+
+    def _family(
+        self, family: Family, rules: Sequence[Judged], *, watched: Sequence[Judged]
+    ) -> Generator[Any, Any, None]:
+        scope, grain = family
+        columns = sorted({name for judged in watched for name in judged.columns})
+        length = max(judged.window.steps for judged in watched)
+        among = orgs_watched(self.facts, watched)
+        yield from self._load(family, rules, watched, among=among, columns=columns, length=length)
+        before = self._before[family]
+        groups = self.facts.groups(scope, grain, among=self._within_reach(grain, length, among))
+        steps = dict(before.steps)
+        for step, span in groups.spans():
+            page, places = steps.get(step, Page()).with_keys(groups.keys[span])
+            steps[step] = page.plus(places, {name: groups.sums(self.facts.column(name))[span] for name in columns})
+        bounds = self._bounds_after(before, groups, rules)
+        states = dict(before.states)
+        for judged in rules:
+            walked = self._walk_all(judged, family, groups, bounds)
+            bounds[judged.window] = walked.bounds
+            states[judged.key] = walked.states
+        self.rolling[family] = self._pruned(replace(before, steps=steps, bounds=bounds, states=states), grain, length)
+
+    # What was there before.
+
+    def _load(
+        self,
+        family: Family,
+        rules: Sequence[Judged],
+        watched: Sequence[Judged],
+        *,
+        among: NDArray[np.bool_] | None,
+        columns: Sequence[str],
+        length: int,
+    ) -> Generator[Any, Any, None]:
+        scope, grain = family
+        rolling = self.rolling.get(family, Rolling())
+        codes = self.facts.orgs if among is None else self.facts.orgs[among]
+        missing = sorted({self.facts.org_texts[code] for code in np.unique(codes).tolist()} - rolling.orgs)
+        known = [org for org in missing if org in self.memory.newest]
+        rolling = yield from load_rolling(
+            rolling, self.place, self.memory, family, known, rules=rules, columns=columns, length=length
+        )
+        self._before[family] = replace(rolling, orgs=rolling.orgs.union(missing))
+
+    def _within_reach(self, grain: Grain, length: int, among: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        """The facts that any window still to come may hold."""
+        facts = self.facts
+        oldest = starts_of(grain, facts.newest_after) - (length - 1) * _length(grain)
+        is_near: NDArray[np.bool_] = facts.times >= oldest
+        return is_near if among is None else is_near & among
+
+    def _bounds_after(self, before: Rolling, groups: Groups, rules: Sequence[Judged]) -> dict[Window, Page]:
+        """What the bounds are when nothing leaves a window."""
+        keys, place_of = np.unique(groups.keys, return_inverse=True)
+        bounds = dict(before.bounds)
+        for window, amount in dict.fromkeys((judged.window, judged.amount) for judged in rules):
+            added = np.bincount(place_of, approximately(groups.sums(self.facts.column(amount))), minlength=len(keys))
+            bounds[window] = _raised(bounds.get(window, Page()), keys, amount, added)
+        return bounds
+
+    # The walk.
+
+    def _walk_all(self, judged: Judged, family: Family, groups: Groups, bounds: Mapping[Window, Page]) -> _Walked:
+        page = bounds.get(judged.window, Page())
+        name = _UPPER + judged.amount
+        keys = np.unique(groups.keys)
+        states = dict(self._before[family].states.get(judged.key, {}))
+        rows_of: dict[tuple[str, str], list[int]] = {}
+        places = page.places(keys)
+        near = keys[page.columns[name][places] >= self._least(judged, keys)] if len(keys) else keys
+        firing = self._firing(judged, states)
+        wanted = set(near.tolist())
+        if firing:
+            wanted |= {int(key) for key in self.memory.keys.pairs(*_columns(firing)).tolist()}
+        if not wanted:
+            return _Walked(page, states)
+        for group in np.flatnonzero(np.isin(groups.keys, np.array(sorted(wanted), dtype=np.uint64))).tolist():
+            rows = groups.rows_of(group).tolist()
+            org, scope_id = self.facts.texts("org")[rows[0]], self.facts.texts(judged.scope.value)[rows[0]]
+            rows_of.setdefault((org, scope_id), []).extend(rows)
+        column = page.flat(name, np.float64).copy()
+        for org, scope_id in sorted({*rows_of, *firing}):
+            if not judged.rule.matches(org=org, scope_id=scope_id):
+                continue
+            own_states = {index: state for (sid, index), state in states.get(org, {}).items() if sid == scope_id}
+            amount, own_states = self._walk(
+                judged, family, org, scope_id, sorted(rows_of.get((org, scope_id), [])), own_states
+            )
+            others = {key: state for key, state in states.get(org, {}).items() if key[0] != scope_id}
+            states[org] = {**others, **{(scope_id, index): state for index, state in own_states.items()}}
+            at = int(page.places(self.memory.keys.pairs(*_columns([(org, scope_id)])))[0])
+            if at >= 0:
+                column[at] = float(amount)
+        states = {org: of_org for org, of_org in states.items() if of_org}
+        return _Walked(page.with_column(name, column), states)
+
+    def _firing(self, judged: Judged, states: RollingStates) -> list[tuple[str, str]]:
+        """The scopes that fire, of orgs that have new facts."""
+        orgs = (org for org in self.facts.org_texts.values() if org in states)
+        return sorted(
+            {(org, scope_id) for org in orgs for (scope_id, _), state in states[org].items() if state.is_firing}
+        )
+
+    def _least(self, judged: Judged, keys: NDArray[np.uint64]) -> float | NDArray[np.float64]:
+        """The least amount that could cross a limit, a little less than exactly."""
+        if judged.is_below:
+            # So many of the fewest requests that count must have failed.
+            least = (10**12 - judged.limits[-1]) / 1e12 * max(judged.min_requests, 10**12)
+            return least * (1 - MARGIN)
+        if judged.is_share:
+            shares = {code: self._org_least(judged, text) for code, text in self.facts.org_texts.items()}
+            floor = np.array([shares[org] for org in org_of(keys).tolist()])
+            return judged.limits[0] / 1e12 * floor * (1 - MARGIN)
+        return judged.limits[0] * (1 - MARGIN)
+
+    def _org_least(self, judged: Judged, org: str) -> float:
+        """The least cost that the org can have in a window of this run: that of the steps which all windows share."""
+        rows = self._rows(org)
+        grain = grain_of(judged.window)
+        first = start_of(grain, max(self.memory.newest.get(org, NEVER), int(self.facts.newest_after[rows[0]])))
+        last = start_of(grain, int(self.facts.newest_after[rows[-1]]))
+        steps = self._before[Scope.ORG, grain].steps
+        key = self.memory.keys.pairs(*_columns([(org, org)]))
+        whole = 0
+        for step in range(rolling_start(judged.window, last), first + 1, _length(grain)):
+            page = steps.get(step)
+            at = -1 if page is None else int(page.places(key)[0])
+            if page is not None and at >= 0:
+                whole += exactly(page.wide(COST), at)
+        return float(whole)
+
+    def _rows(self, org: str) -> list[int]:
+        """All new facts of an org, in the order of the log."""
+        if not self._rows_of_org:
+            for row, text in enumerate(self.facts.texts("org")):
+                self._rows_of_org.setdefault(text, []).append(row)
+        return self._rows_of_org[org]
+
+    def _walk(  # noqa: PLR0913 -- whose window it is
+        self,
+        judged: Judged,
+        family: Family,
+        org: str,
+        scope_id: str,
+        own: list[int],
+        states: dict[int, RollingState],
+    ) -> tuple[int, dict[int, RollingState]]:
+        """Goes through what happens to one scope; gives what its window holds at the end, and its states."""
+        facts, window = self.facts, judged.window
+        newest = self.memory.newest.get(org, NEVER)
+        running = self._running(judged, family, org, scope_id)
+        of_org = self._running(judged, (Scope.ORG, family[1]), org, org) if judged.is_share else None
+        size = step_us(window)
+        is_own = set(own)
+        last = newest
+        for row in self._rows(org) if of_org is not None else self._told(org, own, size):
+            step = int(facts.times[row]) // size * size
+            before, last = int(facts.newest_before[row]), int(facts.newest_after[row])
+            if of_org is not None:
+                of_org.add(step, facts.sums(row, judged))
+            if row in is_own:
+                running.add(step, facts.sums(row, judged))
+            is_moved = before // size != last // size
+            is_late = int(facts.times[row]) < before
+            if row in is_own and not is_late:
+                self._evaluate(judged, org, scope_id, row, running, of_org, states)
+            elif is_moved and any(state.is_firing for state in states.values()):
+                self._evaluate(judged, org, scope_id, row, running, of_org, states, is_of_others=True)
+        if last == NEVER:
+            return 0, states
+        end = start_of(family[1], last)
+        at_end = rolling_start(window, end)
+        kept = {index: state for index, state in states.items() if state.is_firing or state.start >= at_end}
+        return running.ending_with(end).amount, kept
+
+    def _told(self, org: str, own: list[int], size: int) -> list[int]:
+        """The rows that matter to a scope: its own, and those that move its org's window on."""
+        facts = self.facts
+        rows = self._rows(org)
+        if len(rows) == len(own):
+            return own
+        at = np.array(rows)
+        moved = at[facts.newest_before[at] // size != facts.newest_after[at] // size]
+        return sorted({*own, *moved.tolist()})
+
+    def _evaluate(  # noqa: PLR0913 -- the state of one scope
+        self,
+        judged: Judged,
+        org: str,
+        scope_id: str,
+        row: int,
+        running: RunningWindow,
+        of_org: RunningWindow | None,
+        states: dict[int, RollingState],
+        *,
+        is_of_others: bool = False,
+    ) -> None:
+        facts, window = self.facts, judged.window
+        newest = int(facts.newest_after[row])
+        grain = grain_of(window)
+        end = start_of(grain, newest)
+        start = rolling_start(window, end)
+        sums = running.ending_with(end)
+        org_amount = of_org.ending_with(end).amount if of_org is not None else 0
+        value = judged.value(sums, org_amount=org_amount)
+        turned: list[tuple[int, str, RollingState]] = []
+        for index, limit in enumerate(judged.limits):
+            state = states.get(index)
+            if state is not None and state.is_firing:
+                if judged.resolves(value, limit):
+                    turned.append((index, "resolved", RollingState(state.start, state.sequence + 1, is_firing=False)))
+            elif is_of_others or not judged.crosses(value, sums, limit):
+                continue
+            elif state is None or state.start != start:  # an alert id fires once: same start, same id
+                turned.append((index, "fired", RollingState(start, 1, is_firing=True)))
+        highest = max((index for index, transition, _ in turned if transition == "fired"), default=-1)
+        for index, transition, state in turned:
+            states[index] = state
+            self.turns.append(
+                rolling_turn(
+                    judged,
+                    state,
+                    row=row,
+                    is_of_others=is_of_others,
+                    transition=transition,
+                    limit=index,
+                    org=org,
+                    scope_id=scope_id,
+                    value=judged.shown(value),
+                    highest=index == highest,
+                    end=end,
+                    watermark=newest,
+                    crossed=facts.crossing(row),
+                )
+            )
+
+    def _running(self, judged: Judged, family: Family, org: str, scope_id: str) -> RunningWindow:
+        """What a scope's steps held before this run."""
+        running = RunningWindow(step_us(judged.window), judged.window.steps)
+        key = self.memory.keys.pairs(*_columns([(org, scope_id)]))
+        newest = self.memory.newest.get(org)
+        if newest is None:
+            return running
+        last = start_of(family[1], newest)
+        for step in range(rolling_start(judged.window, last), last + 1, running.step_us):
+            page = self._before[family].steps.get(step)
+            at = -1 if page is None else int(page.places(key)[0])
+            if page is not None and at >= 0:
+                running.add(step, sums_at(judged, page, at))
+        return running
+
+    def _pruned(self, rolling: Rolling, grain: Grain, length: int) -> Rolling:
+        """Forgets steps that no window of the partition's newest events reaches, and the orgs that stopped before."""
+        if not self.facts.height or not rolling.steps:
+            return rolling
+        size = _length(grain)
+        oldest = start_of(grain, int(self.facts.newest_after.max())) - 2 * length * size
+        if min(rolling.steps) >= oldest:
+            return rolling
+        steps = {step: page for step, page in rolling.steps.items() if step >= oldest}
+        newest = {**self.memory.newest, **self.facts.newest()}
+        kept = frozenset(org for org in rolling.orgs if newest.get(org, NEVER) - length * size >= oldest)
+        gone = rolling.orgs - kept
+        states = {
+            rule: {org: own for org, own in of_rule.items() if org not in gone}
+            for rule, of_rule in rolling.states.items()
+        }
+        return replace(rolling, orgs=kept, steps=steps, states=states)
+
+
+@dataclass(frozen=True, slots=True)
+class _Walked:
+    bounds: Page
+    states: RollingStates
+
+
+def load_rolling(  # noqa: PLR0913 -- whose steps, and how far back
+    rolling: Rolling,
+    place: Place,
+    memory: JudgeMemory,
+    family: Family,
+    orgs: Sequence[str],
+    *,
+    rules: Sequence[Judged],
+    columns: Sequence[str],
+    length: int,
+) -> Generator[Any, Any, Rolling]:
+    """The steps and states of orgs as they were before the block."""
+    scope, grain = family
+    if not orgs:
+        return rolling
+    steps = dict(rolling.steps)
+    size = _length(grain)
+    wanted = [
+        (org, start_of(grain, memory.newest[org]) - back * size) for org in orgs for back in range(length - 1, -1, -1)
+    ]
+    for first in range(0, len(wanted), WINDOWS_PER_QUESTION):
+        windows = pl.DataFrame(
+            wanted[first : first + WINDOWS_PER_QUESTION], schema={"org": pl.String, "start": pl.Int64}, orient="row"
+        )
+        sums: pl.DataFrame = yield AskSums(
+            place.partition, place.before, scope, grain, windows, names=quantity_names(columns)
+        )
+        for (start,), own in sums.group_by("start"):
+            page = _emptied(steps.get(start, Page()), memory, own)  # type: ignore[call-overload]
+            steps[start] = put_sums(page, memory, own, columns=columns)  # type: ignore[index]
+    bounds = dict(rolling.bounds)
+    for judged in rules:
+        bounds[judged.window] = _bounds_of(judged, bounds.get(judged.window, Page()), steps.values())
+    states = {rule: dict(own) for rule, own in rolling.states.items()}
+    if rules:
+        alerts = yield AskAlerts(
+            place.partition,
+            place.before,
+            tuple(judged.key for judged in rules),
+            tuple(orgs),
+            None,
+            since=min(start_of(grain, memory.newest[org]) for org in orgs) - (length - 1) * size,
+        )
+        for judged in rules:
+            states.setdefault(judged.key, {}).update(_states_of(judged, alerts))
+    return replace(rolling, orgs=rolling.orgs.union(orgs), steps=steps, bounds=bounds, states=states)
+
+
+def _emptied(page: Page, memory: JudgeMemory, sums: pl.DataFrame) -> Page:
+    """The page without what it may still hold of these scopes, whose org was forgotten."""
+    places = page.places(memory.keys.pairs(sums.get_column("org"), sums.get_column("id")))
+    places = places[places >= 0]
+    if not len(places):
+        return page
+    columns = dict(page.columns)
+    for name, column in columns.items():
+        columns[name] = column.copy()
+        columns[name][places] = 0
+    return replace(page, columns=columns)
+
+
+def _bounds_of(judged: Judged, page: Page, steps: Iterable[Page]) -> Page:
+    """Sums over all steps that are there: more than any window holds."""
+    there = list(steps)
+    keys, place_of = np.unique(np.concatenate([_NO_KEYS, *(step.keys for step in there)]), return_inverse=True)
+    amounts = [np.zeros(0), *(approximately(step.wide(judged.amount)) for step in there)]
+    sums = np.bincount(place_of, np.concatenate(amounts), minlength=len(keys))
+    return _raised(page, keys, judged.amount, sums)
+
+
+def _raised(page: Page, keys: Ids, amount: str, added: NDArray[np.float64]) -> Page:
+    """The bounds after more of an amount came in; keys ascend."""
+    page, places = page.with_keys(keys)
+    column = page.flat(_UPPER + amount, np.float64).copy()
+    column[places] += added
+    return page.with_column(_UPPER + amount, column)
+
+
+def _states_of(judged: Judged, alerts: pl.DataFrame) -> dict[str, dict[tuple[str, int], RollingState]]:
+    states: dict[str, dict[tuple[str, int], RollingState]] = {}
+    limits = {limit: index for index, limit in enumerate(judged.limits)}
+    own = alerts.filter((pl.col("rule") == judged.rule.id) & (pl.col("rule_revision") == judged.rule.revision))
+    for alert in own.sort("window_start").iter_rows(named=True):
+        index = limits.get(int(alert["threshold"].scaleb(12)))
+        if index is None:
+            continue
+        start = int(alert["window_start"].timestamp()) * 1_000_000
+        state = RollingState(start, alert["sequence"], is_firing=alert["transition"] == "fired")
+        of_org = states.setdefault(alert["org"], {})
+        known = of_org.get((alert["scope_id"], index))
+        if known is None or state.is_firing or (not known.is_firing and state.start > known.start):
+            of_org[alert["scope_id"], index] = state
+    return states
+
+
+def rolling_turn(  # noqa: PLR0913 -- what a turn is made of
+    judged: Judged,
+    state: RollingState,
+    *,
+    row: int,
+    is_of_others: bool,
+    transition: str,
+    limit: int,
+    org: str,
+    scope_id: str,
+    value: int,
+    highest: bool,
+    end: int,
+    watermark: int,
+    crossed: tuple[str, str, int],
+) -> Turn:
+    """A turn of a rolling rule; ``end`` is the last step of the window at this moment."""
+    window = judged.window
+    size = step_us(window)
+    return Turn(
+        row=row,
+        is_of_others=is_of_others,
+        transition=transition,
+        sequence=state.sequence,
+        judged=judged,
+        limit=limit,
+        org=org,
+        scope_id=scope_id,
+        start=state.start,
+        end=state.start + window.steps * size,
+        value=value,
+        highest=highest,
+        grain=grain_of(window),
+        seen=tuple(range(rolling_start(window, end), end + 1, size)),
+        watermark=watermark,
+        crossed=crossed,
+    )
+
+
+def _length(grain: Grain) -> int:
+    return 60_000_000 if grain is Grain.MINUTE else 3_600_000_000
+
+
+def _columns(pairs: Sequence[tuple[str, str]]) -> tuple[pl.Series, pl.Series]:
+    return pl.Series([org for org, _ in pairs], dtype=pl.String), pl.Series([sid for _, sid in pairs], dtype=pl.String)
+
