@@ -3,7 +3,7 @@
 It carries out the steps of ``pipeline/count.py`` in their order and decides nothing itself. The partitions of a batch
 go through the steps side by side, so that each step is one insert:
 
-    chunks of usage.priced → (restore) → dedupe → facts → repeats → conflicts → totals → swap memory → ack
+    chunks of usage.priced → (restore) → dedupe → facts → repeats → conflicts → alerts → totals → swap memory → ack
 """
 
 from __future__ import annotations
@@ -18,31 +18,24 @@ import numpy as np
 import polars as pl
 import structlog
 
+from agents.answers import answer as answer_of
 from agents.rejects import reject_messages, reject_rows
 from agents.retrying import until_done
 from clickhouse.client import Store
-from clickhouse.counting import (
-    identities_before,
-    insert_facts,
-    insert_rows,
-    insert_totals,
-    known_facts,
-    newest_block,
-    totals_before,
-)
+from clickhouse.counting import insert_facts, insert_rows, insert_totals, newest_block
+from pipeline.alert_steps import InsertAlerts, InsertControls, PublishAlerts
+from pipeline.alerts import alert_messages, latest_by_id
 from pipeline.block import CONTROL_HEADER, Block, merge
 from pipeline.conflicts import conflict_reject
 from pipeline.count import (
-    AskIdentities,
-    AskKnown,
-    AskTotals,
+    WRITES,
     Counted,
-    IdentitiesAnswer,
     InsertFacts,
     InsertRepeats,
     InsertTotals,
     PartitionState,
     PublishConflicts,
+    Question,
     count,
     fresh,
 )
@@ -100,16 +93,15 @@ class CountAgent:
         started = time.monotonic()
         blocks = _blocks_by_partition(chunks)
         runs = [_Run(partition, await self._steps(partition, run)) for partition, run in sorted(blocks.items())]
-        answer: list[Any] = [None] * len(runs)
-        while True:
-            for run, given in zip(runs, answer, strict=True):
-                await self._until_write(run, given)
-            # Every partition goes through the same writes in the same order, so they all wait for the same one.
-            waiting = [run.pending for run in runs if run.pending is not None]
-            if not waiting:
-                break
-            await self._write(waiting)
-            answer = [None] * len(runs)
+        for run in runs:
+            await self._until_write(run)
+        # A write of several partitions is one insert; whoever waits for a later one lets the others catch up.
+        while waiting := [run for run in runs if run.pending is not None]:
+            first = min(WRITES.index(type(run.pending)) for run in waiting)
+            together = [run for run in waiting if isinstance(run.pending, WRITES[first])]
+            await self._write([run.pending for run in together if run.pending is not None])
+            for run in together:
+                await self._until_write(run)
         results = [run.result for run in runs if run.result is not None]
         for state, _ in results:
             self._states[state.partition] = state
@@ -141,21 +133,20 @@ class CountAgent:
                 "was deleted or recreated; restore it, or migrate to a new database."
             )
 
-    async def _until_write(self, run: _Run, answer: Any) -> None:
+    async def _until_write(self, run: _Run) -> None:
         """Answers the questions of a run until it wants to write something, or is done."""
         run.pending = None
-        if run.result is not None:
-            return
+        answer: Any = None
         while True:
             try:
                 step = await self._spend("dedupe", run.steps.send, answer)
             except _Done as done:
                 run.result = done.result
                 return
-            if not isinstance(step, AskIdentities | AskKnown | AskTotals):
+            if not isinstance(step, Question):
                 run.pending = step
                 return
-            answer = await self._ask(functools.partial(_answer, step))
+            answer = await self._ask(functools.partial(answer_of, step))
 
     async def _write(self, steps: Sequence[Step]) -> None:
         """Carries out one write of all partitions at once."""
@@ -179,6 +170,22 @@ class CountAgent:
                 if totals.height:
                     await self._insert(lambda store: insert_totals(store, totals))
             case _:
+                await self._write_alerts(steps)
+
+    async def _write_alerts(self, steps: Sequence[Step]) -> None:
+        """Likewise, what judging writes."""
+        match steps[0]:
+            case InsertControls():
+                controls = pl.concat([step.controls for step in steps if isinstance(step, InsertControls)])
+                await self._insert(lambda store: insert_rows(store, "control_rows", controls))
+            case InsertAlerts():
+                alerts = pl.concat([step.alerts for step in steps if isinstance(step, InsertAlerts)])
+                await self._insert(lambda store: insert_rows(store, "alerts_rows", alerts))
+            case PublishAlerts():
+                await self._publish_alerts(
+                    pl.concat([step.alerts for step in steps if isinstance(step, PublishAlerts)])
+                )
+            case _:
                 raise AssertionError("a question is no write")
 
     async def _publish_conflicts(self, conflicts: pl.DataFrame) -> None:
@@ -195,6 +202,15 @@ class CountAgent:
             reject_messages(rejects),
             retry=lambda send: self._retry(send, what="usage.rejected"),
         )
+
+    async def _publish_alerts(self, alerts: pl.DataFrame) -> None:
+        """To ``usage.alerts`` every transition, then the latest of each alert to ``usage.alerts.state``."""
+        messages = alert_messages(alerts)
+        topics = self._wiring.topics
+        for topic, own in ((topics.alerts, messages), (topics.alerts_state, latest_by_id(messages))):
+            await self._publisher.send_keyed(topic, own, retry=functools.partial(self._retry, what=topic))
+        for transition, count_ in alerts.group_by("transition").len().iter_rows():
+            self._metrics.alerts.labels(transition).inc(count_)
 
     async def _ask(self, question: Callable[[Store], Any]) -> Any:
         return await self._retry(lambda: asyncio.to_thread(lambda: question(self._opened())), what="store")
@@ -246,9 +262,11 @@ class CountAgent:
             received = events.get_column("received_at").dt.epoch("us").to_numpy() / 1e6
             happened = events.get_column("time").dt.epoch("us").to_numpy() / 1e6
             metrics.event_to_queryable.observe(np.maximum(now - received, 0.0))
+            self._note_alerts(one)
             metrics.late_events.inc(int((received - happened > LATE_SECONDS).sum()))
             metrics.unpriced.inc(int((events.get_column("pricing") == "unpriced").sum()))
             metrics.watermark.set(max(metrics.watermark._value.get(), float(happened.max())))  # noqa: SLF001
+        alerts = sum(one.alerts.height for one in counted)
         metrics.identities.set(sum(len(state.identities) for state in self._states.values()))
         log.info(
             "batch_counted",
@@ -256,10 +274,22 @@ class CountAgent:
             counted=new,
             duplicates=duplicates,
             conflicts=conflicts,
+            alerts=alerts,
             replays=sum(one.replays for one in counted),
             partitions=len(counted),
             duration_seconds=round(time.monotonic() - started, 3),
         )
+
+    def _note_alerts(self, counted: Counted) -> None:
+        """How long after the broker took the event its alerts were out."""
+        if not counted.alerts.height:
+            return
+        causes = counted.facts.events.select("org", "source", "id", "received_at")
+        caused = counted.alerts.filter(pl.col("transition").is_in(["fired", "resolved"])).join(
+            causes, left_on=["org", "crossed_source", "crossed_id"], right_on=["org", "source", "id"]
+        )
+        received = caused.get_column("received_at").dt.epoch("us").to_numpy() / 1e6
+        self._metrics.event_to_alert.observe(np.maximum(self._now() - received, 0.0))
 
 
 class _Done(Exception):  # noqa: N818 -- carries a result, is no error
@@ -282,32 +312,3 @@ def _blocks_by_partition(chunks: list[Chunk]) -> dict[int, list[Block]]:
             for record in chunk.records
         )
     return blocks
-
-
-def _answer(step: AskIdentities | AskKnown | AskTotals, store: Store) -> Any:
-    match step:
-        case AskIdentities():
-            return _identities(store, step)
-        case AskKnown():
-            return _known(store, step)
-        case AskTotals():
-            return totals_before(store, partition=step.partition, before=step.before, pairs=step.pairs)
-
-
-def _identities(store: Store, step: AskIdentities) -> IdentitiesAnswer:
-    hashes, covered_from = identities_before(
-        store, partition=step.partition, before=step.before, horizon=step.horizon, limit=step.limit
-    )
-    return IdentitiesAnswer(hashes, covered_from)
-
-
-def _known(store: Store, step: AskKnown) -> pl.DataFrame:
-    return known_facts(
-        store,
-        partition=step.partition,
-        before=step.before,
-        hashes=step.hashes,
-        orgs=step.orgs,
-        times=step.times,
-        settled_since=step.settled_since,
-    )

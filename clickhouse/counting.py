@@ -192,7 +192,7 @@ def _plain(series: pl.Series) -> pa.Array:
 
 
 def _known(answer: pa.Table) -> pl.DataFrame:
-    return _framed(answer, KNOWN)
+    return framed(answer, KNOWN)
 
 
 def _totals(answer: pa.Table) -> pl.DataFrame:
@@ -202,7 +202,8 @@ def _totals(answer: pa.Table) -> pl.DataFrame:
     return frame.select(pl.col(name).cast(dtype) for name, dtype in TOTALS.items())
 
 
-def _framed(answer: pa.Table, schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:
+def framed(answer: pa.Table, schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:
+    """An answer as a frame of these columns."""
     return _from_arrow(answer).select(pl.col(name).cast(dtype) for name, dtype in schema.items())
 
 

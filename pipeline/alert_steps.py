@@ -1,4 +1,4 @@
-"""The steps of judging: what is asked of the store as of a block, and what is written. ``pipeline/count.py`` yields them.
+"""The steps of judging, yielded by ``pipeline/count.py``: what is asked of the store as of a block, what is written.
 
 Every question names a partition and a block ``before``: rows of that block and of later ones do not count.
 """
@@ -25,7 +25,7 @@ class AskInForce:
 
 @dataclass(frozen=True, slots=True)
 class AskNewest:
-    """The time of the newest event of each of these orgs, or of all. Answer: NEWEST; an org without facts is not in it."""
+    """The time of the newest event of these orgs, or of all. Answer: NEWEST, without orgs that have no facts."""
 
     partition: int
     before: int

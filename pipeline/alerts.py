@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -21,7 +20,7 @@ from schemas.published import Alert, AlertCompleteness, AlertLane, AlertScope, A
 from schemas.rules import MONEY_MEASURES, Scope, alert_id
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from pipeline.judge_calendar import Place
@@ -44,7 +43,7 @@ IDS_PER_QUESTION: Final = 10_000
 Shares = dict[tuple[str, str, int], tuple[dict[str, int], int]]
 
 
-def written_out(
+def written_out(  # noqa: PLR0913 -- what a run knows
     turns: Sequence[Turn],
     *,
     place: Place,
@@ -75,9 +74,7 @@ def _contributions(
     for (scope, grain, amount), own in wanted.items():
         shares = known.setdefault((scope, grain, amount), {})
         # A window that begins after everything its org had before holds only new facts.
-        windows = {
-            (turn.org, start) for turn in own for start in turn.seen if start <= newest.get(turn.org, NEVER)
-        }
+        windows = {(turn.org, start) for turn in own for start in turn.seen if start <= newest.get(turn.org, NEVER)}
         ids = sorted({turn.scope_id for turn in own})
         if not windows:
             continue
@@ -106,7 +103,7 @@ def _split_amount(judged: Judged) -> str:
     return FAILED if judged.is_below else COST if judged.is_share else judged.amount
 
 
-def _row(
+def _row(  # noqa: PLR0913 -- likewise
     turn: Turn,
     *,
     known: Mapping[tuple[Scope, Grain, str], Shares],
@@ -182,7 +179,9 @@ def _behind(
         numbers, lanes_of = facts.numbers(amount), facts.texts(CONTRIBUTORS[turn.judged.scope].value)
         for row in rows.tolist():
             amounts[lanes_of[row]] = amounts.get(lanes_of[row], 0) + numbers[row]
-    top = sorted(((lane, units) for lane, units in amounts.items() if lane and units), key=lambda one: (-one[1], one[0]))
+    top = sorted(
+        ((lane, units) for lane, units in amounts.items() if lane and units), key=lambda one: (-one[1], one[0])
+    )
     return top[:TOP_LANES], unpriced
 
 

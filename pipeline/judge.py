@@ -57,9 +57,7 @@ def judge(
     alerts = yield from written_out(
         [*calendar.turns, *rolling.turns], place=place, facts=rows, newest=memory.newest, currency=in_force.currency
     )
-    after = JudgeMemory(
-        in_force, memory.keys, {**memory.newest, **rows.newest()}, calendar.pages, rolling.rolling
-    )
+    after = JudgeMemory(in_force, memory.keys, {**memory.newest, **rows.newest()}, calendar.pages, rolling.rolling)
     return after.within(windows_max), alerts
 
 
@@ -78,7 +76,12 @@ def judge_control(
     after = before.after(InForce.from_json(block.value))
     recorded_at = pl.Series([block.timestamp_ms * 1000]).cast(INSTANT)
     controls = pl.DataFrame(
-        {"block_partition": [block.partition], "block": [block.offset], "body": [after.to_json()], "recorded_at": recorded_at},
+        {
+            "block_partition": [block.partition],
+            "block": [block.offset],
+            "body": [after.to_json()],
+            "recorded_at": recorded_at,
+        },
         schema=CONTROLS,
     )
     judged = ControlJudge(place)

@@ -135,7 +135,7 @@ class CalendarJudge:
         )
         return alerts
 
-    def _put(
+    def _put(  # noqa: PLR0913 -- the answers, and where they belong
         self,
         scope: Scope,
         grain: Grain,
@@ -146,11 +146,11 @@ class CalendarJudge:
         columns: Sequence[str],
     ) -> None:
         for (start,), own in sums.group_by("start"):
-            page = self.pages[scope, grain, start]  # type: ignore[index]
+            page = self.pages[scope, grain, start]
             page = put_sums(page, self.memory, own, columns=columns)
             for judged in rules:
-                page = self._with_fired(page, judged, alerts, start=start)  # type: ignore[arg-type]
-            self.pages[scope, grain, start] = page  # type: ignore[index]
+                page = self._with_fired(page, judged, alerts, start=start)
+            self.pages[scope, grain, start] = page
 
     def _with_fired(self, page: Page, judged: Judged, alerts: pl.DataFrame | None, *, start: int) -> Page:
         fired = page.flat(_fired(judged), np.int16)
@@ -237,7 +237,7 @@ class CalendarJudge:
         at = bisect_right(rows, row)
         return sums[at - 1] if at else before
 
-    def _walk(
+    def _walk(  # noqa: PLR0913 -- whose window it is, and where it stood
         self, judged: Judged, page: Page, at: int, rows: NDArray[np.int64], *, start: int, fired: int
     ) -> int:
         """Goes through the events of one window, and gives how many limits have fired after them."""
@@ -299,11 +299,7 @@ def orgs_watched(facts: NewFacts, rules: Iterable[Judged]) -> Flags | None:
     if "*" in patterns:
         return None
     rules = list(rules)
-    watched = [
-        code
-        for code, org in facts.org_texts.items()
-        if any(judged.rule.watches_org(org) for judged in rules)
-    ]
+    watched = [code for code, org in facts.org_texts.items() if any(judged.rule.watches_org(org) for judged in rules)]
     return np.isin(facts.orgs, np.array(watched, dtype=np.uint64))
 
 

@@ -16,7 +16,7 @@ import polars as pl
 from pipeline.alert_steps import AskAlerts, AskSums
 from pipeline.judge_calendar import MARGIN, WINDOWS_PER_QUESTION, orgs_watched, put_sums, quantity_names, sums_at
 from pipeline.judge_memory import Rolling, RollingState
-from pipeline.measure import COST, FAILED, NOTHING, Judged, Sums
+from pipeline.measure import COST, NOTHING, Judged, Sums
 from pipeline.new_facts import NEVER
 from pipeline.page import Page, org_of
 from pipeline.turns import Turn
@@ -99,7 +99,7 @@ class RollingJudge:
         columns = sorted({name for judged in watched for name in judged.columns})
         length = max(judged.window.steps for judged in watched)
         among = orgs_watched(self.facts, watched)
-        yield from self._load(family, rules, watched, among=among, columns=columns, length=length)
+        yield from self._load(family, rules, among=among, columns=columns, length=length)
         before = self._before[family]
         groups = self.facts.groups(scope, grain, among=self._within_reach(grain, length, among))
         steps = dict(before.steps)
@@ -120,13 +120,12 @@ class RollingJudge:
         self,
         family: Family,
         rules: Sequence[Judged],
-        watched: Sequence[Judged],
         *,
         among: NDArray[np.bool_] | None,
         columns: Sequence[str],
         length: int,
     ) -> Generator[Any, Any, None]:
-        scope, grain = family
+        _scope, _grain = family
         rolling = self.rolling.get(family, Rolling())
         codes = self.facts.orgs if among is None else self.facts.orgs[among]
         missing = sorted({self.facts.org_texts[code] for code in np.unique(codes).tolist()} - rolling.orgs)
@@ -148,7 +147,7 @@ class RollingJudge:
         keys, place_of = np.unique(groups.keys, return_inverse=True)
         bounds = dict(before.bounds)
         for window, amount in dict.fromkeys((judged.window, judged.amount) for judged in rules):
-            added = np.bincount(place_of, approximately(groups.sums(self.facts.column(amount))), minlength=len(keys))
+            added = _summed(place_of, approximately(groups.sums(self.facts.column(amount))), length=len(keys))
             bounds[window] = _raised(bounds.get(window, Page()), keys, amount, added)
         return bounds
 
@@ -162,7 +161,7 @@ class RollingJudge:
         rows_of: dict[tuple[str, str], list[int]] = {}
         places = page.places(keys)
         near = keys[page.columns[name][places] >= self._least(judged, keys)] if len(keys) else keys
-        firing = self._firing(judged, states)
+        firing = self._firing(states)
         wanted = set(near.tolist())
         if firing:
             wanted |= {int(key) for key in self.memory.keys.pairs(*_columns(firing)).tolist()}
@@ -177,9 +176,8 @@ class RollingJudge:
             if not judged.rule.matches(org=org, scope_id=scope_id):
                 continue
             own_states = {index: state for (sid, index), state in states.get(org, {}).items() if sid == scope_id}
-            amount, own_states = self._walk(
-                judged, family, org, scope_id, sorted(rows_of.get((org, scope_id), [])), own_states
-            )
+            rows = sorted(rows_of.get((org, scope_id), []))
+            amount, own_states = self._walk(judged, family, org=org, scope_id=scope_id, own=rows, states=own_states)
             others = {key: state for key, state in states.get(org, {}).items() if key[0] != scope_id}
             states[org] = {**others, **{(scope_id, index): state for index, state in own_states.items()}}
             at = int(page.places(self.memory.keys.pairs(*_columns([(org, scope_id)])))[0])
@@ -188,7 +186,7 @@ class RollingJudge:
         states = {org: of_org for org, of_org in states.items() if of_org}
         return _Walked(page.with_column(name, column), states)
 
-    def _firing(self, judged: Judged, states: RollingStates) -> list[tuple[str, str]]:
+    def _firing(self, states: RollingStates) -> list[tuple[str, str]]:
         """The scopes that fire, of orgs that have new facts."""
         orgs = (org for org in self.facts.org_texts.values() if org in states)
         return sorted(
@@ -234,6 +232,7 @@ class RollingJudge:
         self,
         judged: Judged,
         family: Family,
+        *,
         org: str,
         scope_id: str,
         own: list[int],
@@ -256,10 +255,12 @@ class RollingJudge:
                 running.add(step, facts.sums(row, judged))
             is_moved = before // size != last // size
             is_late = int(facts.times[row]) < before
-            if row in is_own and not is_late:
-                self._evaluate(judged, org, scope_id, row, running, of_org, states)
-            elif is_moved and any(state.is_firing for state in states.values()):
-                self._evaluate(judged, org, scope_id, row, running, of_org, states, is_of_others=True)
+            is_of_others = row not in is_own
+            is_told = any(state.is_firing for state in states.values()) if is_of_others else not is_late
+            if is_told and (is_moved or not is_of_others):
+                self._evaluate(
+                    judged, row, running, of_org, scope=(org, scope_id), states=states, is_of_others=is_of_others
+                )
         if last == NEVER:
             return 0, states
         end = start_of(family[1], last)
@@ -280,14 +281,13 @@ class RollingJudge:
     def _evaluate(  # noqa: PLR0913 -- the state of one scope
         self,
         judged: Judged,
-        org: str,
-        scope_id: str,
         row: int,
         running: RunningWindow,
         of_org: RunningWindow | None,
-        states: dict[int, RollingState],
         *,
-        is_of_others: bool = False,
+        scope: tuple[str, str],
+        states: dict[int, RollingState],
+        is_of_others: bool,
     ) -> None:
         facts, window = self.facts, judged.window
         newest = int(facts.newest_after[row])
@@ -318,8 +318,8 @@ class RollingJudge:
                     is_of_others=is_of_others,
                     transition=transition,
                     limit=index,
-                    org=org,
-                    scope_id=scope_id,
+                    org=scope[0],
+                    scope_id=scope[1],
                     value=judged.shown(value),
                     highest=index == highest,
                     end=end,
@@ -396,8 +396,8 @@ def load_rolling(  # noqa: PLR0913 -- whose steps, and how far back
             place.partition, place.before, scope, grain, windows, names=quantity_names(columns)
         )
         for (start,), own in sums.group_by("start"):
-            page = _emptied(steps.get(start, Page()), memory, own)  # type: ignore[call-overload]
-            steps[start] = put_sums(page, memory, own, columns=columns)  # type: ignore[index]
+            page = _emptied(steps.get(start, Page()), memory, own)
+            steps[start] = put_sums(page, memory, own, columns=columns)
     bounds = dict(rolling.bounds)
     for judged in rules:
         bounds[judged.window] = _bounds_of(judged, bounds.get(judged.window, Page()), steps.values())
@@ -434,8 +434,12 @@ def _bounds_of(judged: Judged, page: Page, steps: Iterable[Page]) -> Page:
     there = list(steps)
     keys, place_of = np.unique(np.concatenate([_NO_KEYS, *(step.keys for step in there)]), return_inverse=True)
     amounts = [np.zeros(0), *(approximately(step.wide(judged.amount)) for step in there)]
-    sums = np.bincount(place_of, np.concatenate(amounts), minlength=len(keys))
+    sums = _summed(place_of, np.concatenate(amounts), length=len(keys))
     return _raised(page, keys, judged.amount, sums)
+
+
+def _summed(place_of: NDArray[np.int64], amounts: NDArray[np.float64], *, length: int) -> NDArray[np.float64]:
+    return np.bincount(place_of, amounts, minlength=length).astype(np.float64)
 
 
 def _raised(page: Page, keys: Ids, amount: str, added: NDArray[np.float64]) -> Page:
@@ -508,4 +512,3 @@ def _length(grain: Grain) -> int:
 
 def _columns(pairs: Sequence[tuple[str, str]]) -> tuple[pl.Series, pl.Series]:
     return pl.Series([org for org, _ in pairs], dtype=pl.String), pl.Series([sid for _, sid in pairs], dtype=pl.String)
-

@@ -71,7 +71,10 @@ def _sums(question: AskSums, facts: Sequence[Row]) -> pl.DataFrame:
             Decimal(sum(fact["pricing"] == "unpriced" for fact in group)),
             _added(fact["cost"] for fact in group if fact["cost"] is not None),
             _added(quantity for fact in group for meter, name, quantity in _lines(fact) if _is_token(meter, name)),
-            [_added(q for fact in group for meter, _, q in _lines(fact) if meter == wanted) for wanted in question.names],
+            [
+                _added(q for fact in group for meter, _, q in _lines(fact) if meter == wanted)
+                for wanted in question.names
+            ],
         )
         for key, group in sorted(own.items())
     ]
@@ -85,9 +88,7 @@ def _latest(question: AskAlerts, alerts: Sequence[Row]) -> pl.DataFrame:
         if is_asked and (question.orgs is None or alert["org"] in question.orgs):
             latest[alert["alert_id"]] = alert
     rows = [
-        {name: alert[name] for name in ALERTS}
-        for _, alert in sorted(latest.items())
-        if _is_wanted(question, alert)
+        {name: alert[name] for name in ALERTS} for _, alert in sorted(latest.items()) if _is_wanted(question, alert)
     ]
     return pl.DataFrame(rows, schema=ALERTS)
 

@@ -13,7 +13,6 @@ from pipeline.measure import COST, FAILED, QUANTITY, REQUESTS, TOKENS, Sums
 from pipeline.wide import counts, exactly, group_sums, wide_of, zeros
 from pipeline.window_times import starts_of
 from schemas.frames import MEMO_METERS
-from schemas.rules import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.page import Ids, Keys
     from pipeline.window_times import Grain
     from schemas.frames import PricedBatch
+    from schemas.rules import Scope
 
     Rows = NDArray[np.int64]
     Wide = NDArray[np.int64]
@@ -88,7 +88,9 @@ class NewFacts:
         """Per row the newest time of its org right before and right after it."""
         events = self.facts.events.select("org", pl.Series("time_us", self.times))
         orgs = events.get_column("org").unique()
-        base = pl.DataFrame({"org": orgs, "base": [newest.get(org, NEVER) for org in orgs]}, schema_overrides={"base": pl.Int64})
+        base = pl.DataFrame(
+            {"org": orgs, "base": [newest.get(org, NEVER) for org in orgs]}, schema_overrides={"base": pl.Int64}
+        )
         after = (
             events.join(base, on="org", how="left", maintain_order="left")
             .select(pl.max_horizontal(pl.col("time_us").cum_max().over("org"), "base").alias("after"), "org", "base")

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import polars as pl
 
 from pipeline.decimal_columns import UNITS, limbs_of
 from schemas.frames import DECIMAL
 
 if TYPE_CHECKING:
+    import polars as pl
     from numpy.typing import NDArray
 
     Wide = NDArray[np.int64]
@@ -71,6 +71,5 @@ def approximately(column: Wide) -> NDArray[np.float64]:
 
 def exactly(column: Wide, at: int) -> int:
     """One number, in units of 1e-12."""
-    low, high = column[at].tolist()
+    low, high = int(column[at, 0]), int(column[at, 1])
     return (high << 64) + (low & _LOW)
-

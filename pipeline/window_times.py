@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from schemas.rules import Window
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from schemas.rules import Window
 
     Times = NDArray[np.int64]
 

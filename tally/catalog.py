@@ -15,7 +15,6 @@ overtaken after 1 may still send its control blocks late, so readers never go ba
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from agents.catalog_follower import (
 )
 from clickhouse.catalog import newest_revisions, stored_revision, write_revision
 from pipeline.catalog import load_catalog_file
+from schemas.alerting import InForce
 from schemas.catalog_file import CatalogError
 from schemas.catalog_values import read_instant, write_instant
 from schemas.errors import BrokerUnavailable, WrongUse
@@ -54,9 +54,8 @@ if TYPE_CHECKING:
     from schemas.price_book import Price
     from tally.settings import Settings
 
-#: The header that marks a control block in ``usage.priced``, and what it carries.
+#: The header that marks a control block in ``usage.priced``.
 CONTROL_HEADER: Final = ("control", b"catalog")
-CONTROL_SCHEMA: Final = "tally.control.v1"
 
 ATTEMPTS_MAX: Final = 10
 ATTEMPT_SECONDS_MAX: Final = 60.0
@@ -232,12 +231,15 @@ class _Writer:
 
 
 def control_value(entries: Iterable[CatalogEntry]) -> bytes:
-    """The control block: the revision in force of every name. Readers never go back to a lower one."""
-    by_kind: dict[str, dict[str, int]] = {PRICE_BOOK: {}, RULE_SET: {}}
-    for entry in entries:
-        by_kind[entry.kind][entry.name] = entry.revision
-    value = {"schema": CONTROL_SCHEMA, "price_books": by_kind[PRICE_BOOK], "rule_sets": by_kind[RULE_SET]}
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    """The control block: every rule set in force, and which books. Readers never go back to a lower revision."""
+    contents = [entry.content for entry in entries]
+    books = [content for content in contents if isinstance(content, PriceBook)]
+    in_force = InForce(
+        currency=books[0].currency if books else "",  # all books in force share one
+        rule_sets={content.name: content for content in contents if isinstance(content, RuleSet)},
+        price_books={book.name: book.revision for book in books},
+    )
+    return in_force.to_json().encode()
 
 
 @asynccontextmanager

@@ -13,8 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clickhouse.client import Store, parse_store_url
-from clickhouse.migrate import migrate_store
 from pipeline.count import (
     AskIdentities,
     AskKnown,
@@ -36,8 +34,9 @@ from tests.pipeline.driving import LIMITS, crash_at, steps_of
 from tests.pipeline.oracle import expected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+    from clickhouse.client import Store
     from pipeline.count import Step
     from tests.clickhouse.counting_stores import CountingStore
     from tests.pipeline.oracle import Books
@@ -47,15 +46,6 @@ LONG_AGO = NOON - 10 * HORIZON
 NEVER_SETTLED = datetime.max.replace(tzinfo=NOON.tzinfo)
 NO_TOTALS = pl.DataFrame(schema=TOTALS)
 TABLES = ("facts_rows", "totals_rows", "duplicates_rows")
-
-
-@pytest.fixture
-def clickhouse(database: str) -> Iterator[Store]:
-    """A connection to a migrated database of one's own."""
-    store = Store(parse_store_url(database))
-    migrate_store(store)
-    yield store
-    store.close()
 
 
 @pytest.fixture(params=["memory", pytest.param("clickhouse", marks=pytest.mark.servers)])

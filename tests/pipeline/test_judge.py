@@ -9,24 +9,24 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.alert_steps import PublishAlerts
 from pipeline.alerts import alert_messages
 from pipeline.block import Block
-from pipeline.count import CountLimits, fresh
+from pipeline.count import CountLimits, count, fresh
 from pipeline.memory_store import MemoryStore
 from schemas.alerting import InForce
 from schemas.rules import Rule, RuleSet, Scope, Window
 from tests.alerts_model import events_of, transitions
-from tests.pipeline.batches import NOON, Event, append_time_ms, make_block
-from tests.pipeline.driving import LIMITS, crash_at, steps_of
+from tests.pipeline.batches import NOON, Event, append_time_ms, make_block, make_counted
+from tests.pipeline.driving import LIMITS, steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.count import PartitionState, Step
+    from pipeline.count import Step
 
 #: Few moments around edges of minutes, hours, days, weeks and months, so that windows meet and part.
 MINUTES: Final = (0, 1, 2, 4, 5, 6, 14, 59, 60, 61, 300, 360, 719, 720, 721, 1440, 7 * 1440, 10 * 1440, 31 * 1440)
@@ -34,14 +34,25 @@ FORGETFUL: Final = replace(LIMITS, windows_max=2)
 
 
 def _rule(**said: Any) -> Rule:
-    return Rule.model_validate({"id": "r", "revision": 1, "scope": "project", "measure": "cost", "window": "day", **said})
+    return Rule.model_validate(
+        {"id": "r", "revision": 1, "scope": "project", "measure": "cost", "window": "day", **said}
+    )
 
 
 @st.composite
 def rules(draw: st.DrawFn, *, name: str, revision: int) -> Rule:
     """Any rule that is allowed, with limits that small worlds reach."""
     scope = draw(st.sampled_from(list(Scope)))
-    measures = ["cost", "requests", "failures", "tokens", "success_rate", "projected", "quantity:images", "input_tokens"]
+    measures = [
+        "cost",
+        "requests",
+        "failures",
+        "tokens",
+        "success_rate",
+        "projected",
+        "quantity:images",
+        "input_tokens",
+    ]
     measure = draw(st.sampled_from(measures + (["share"] if scope is not Scope.ORG else [])))
     windows = [w for w in Window if measure != "projected" or not (w.is_rolling or w is Window.TOTAL)]
     said: dict[str, Any] = {
@@ -54,10 +65,14 @@ def rules(draw: st.DrawFn, *, name: str, revision: int) -> Rule:
         "match": draw(st.sampled_from(["*", "*", "*", "checkout", "c*", "key_*"])),
     }
     if measure == "success_rate":
-        said["below"] = draw(st.lists(st.sampled_from(["0.3", "0.5", "0.75", "1"]), min_size=1, max_size=3, unique=True))
+        said["below"] = draw(
+            st.lists(st.sampled_from(["0.3", "0.5", "0.75", "1"]), min_size=1, max_size=3, unique=True)
+        )
         said["min_requests"] = draw(st.integers(1, 4))
     elif measure == "share":
-        said["thresholds"] = draw(st.lists(st.sampled_from(["0.2", "0.5", "0.9", "1"]), min_size=1, max_size=3, unique=True))
+        said["thresholds"] = draw(
+            st.lists(st.sampled_from(["0.2", "0.5", "0.9", "1"]), min_size=1, max_size=3, unique=True)
+        )
         said["min_requests"] = draw(st.sampled_from([None, 1, 3]))
     elif draw(st.booleans()):
         limits = ["0.000000000001", "1", "1.5", "2", "3", "4.5", "20", "1000"]
@@ -93,7 +108,8 @@ def counted_events(draw: st.DrawFn, number: int) -> Event:
         number,
         id=f"e{number}",
         org=draw(st.sampled_from(["acme", "acme", "zen"])),
-        time=NOON + timedelta(minutes=draw(st.sampled_from(MINUTES)), microseconds=draw(st.sampled_from([0, 1, 999_999]))),
+        time=NOON
+        + timedelta(minutes=draw(st.sampled_from(MINUTES)), microseconds=draw(st.sampled_from([0, 1, 999_999]))),
         project=draw(st.sampled_from(["checkout", "search"])),
         api_key=draw(st.sampled_from(["key_1", "key_2", "other"])),
         user=draw(st.sampled_from(["", "u1"])),
@@ -152,8 +168,6 @@ def told(log: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _priced(event: Event) -> Any:
-    from tests.pipeline.batches import make_counted
-
     return make_counted([event])
 
 
@@ -167,18 +181,82 @@ def published(steps: Sequence[Step]) -> list[dict[str, Any]]:
     ]
 
 
-@given(log=judged_logs(), sizes=st.lists(st.integers(1, 6)), runs=st.lists(st.integers(1, 4)))
-@settings(deadline=None, max_examples=300)
-def test_the_judge_says_what_the_model_says(log: list[Any], sizes: list[int], runs: list[int]) -> None:
+logs_and_cuts = {"log": judged_logs(), "sizes": st.lists(st.integers(1, 6)), "runs": st.lists(st.integers(1, 4))}
+
+
+def runs_of(blocks: Sequence[Block], runs: Sequence[int]) -> list[Sequence[Block]]:
+    """The blocks in runs of these sizes; what is left over is one run."""
+    cut: list[Sequence[Block]] = []
+    at = 0
+    for size in runs:
+        if at < len(blocks):
+            cut.append(blocks[at : at + size])
+        at += size
+    return [*cut, blocks[at:]] if at < len(blocks) else cut
+
+
+@pytest.mark.parametrize("limits", [LIMITS, FORGETFUL], ids=["remembers", "forgets"])
+@given(**logs_and_cuts)
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+def test_the_judge_says_what_the_model_says(
+    limits: CountLimits, log: list[Any], sizes: list[int], runs: list[int]
+) -> None:
     """Every transition with all its fields, in order, however the log is cut into blocks and the blocks into runs."""
-    blocks = blocks_of(log, sizes)
-    store, state = MemoryStore(), fresh(0, next_block=0, limits=LIMITS)
+    store, state = MemoryStore(), fresh(0, next_block=0, limits=limits)
     said: list[dict[str, Any]] = []
-    cuts = iter(runs)
-    while blocks:
-        size = next(cuts, len(blocks))
-        run, blocks = blocks[:size], blocks[size:]
-        steps, state, _ = steps_of(state, run, store=store)
+
+    for run in runs_of(blocks_of(log, sizes), runs):
+        steps, state, _ = steps_of(state, run, store=store, limits=limits)
         said += published(steps)
 
     assert said == told(log)
+
+
+@given(**logs_and_cuts, crashes=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), max_size=4))
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+def test_a_crash_between_any_two_steps_changes_no_alert(
+    log: list[Any], sizes: list[int], runs: list[int], crashes: list[tuple[int, int]]
+) -> None:
+    """What was published before a crash is published again alike; nothing else ever is, and nothing is missing."""
+    store, state = MemoryStore(), fresh(0, next_block=0, limits=LIMITS)
+    said: list[dict[str, Any]] = []
+    cut = runs_of(blocks_of(log, sizes), runs)
+
+    for number, run in enumerate(cut):
+        for at, steps_done in crashes:
+            if at == number:
+                # A worker without memory dies on a longer run, whose rows of later blocks stay in the store.
+                ahead = [block for later in cut[number : number + 2] for block in later]
+                said += _until_crash(steps_done, ahead, store=store)
+        if any(at == number for at, _ in crashes):
+            state = fresh(0, next_block=run[0].offset, limits=LIMITS)
+        steps, state, _ = steps_of(state, run, store=store)
+        said += published(steps)
+
+    right = told(log)
+    assert {_name(alert): alert for alert in said} == {_name(alert): alert for alert in right}
+    assert all(alert in right for alert in said)
+    assert [_name(alert) for alert in stored(store)] == sorted(_name(alert) for alert in right)
+
+
+def _until_crash(number: int, blocks: Sequence[Block], *, store: MemoryStore) -> list[dict[str, Any]]:
+    """Carries out some steps from the store's memory, and gives what was published by then."""
+    run = count(fresh(0, next_block=blocks[0].offset, limits=LIMITS), blocks, limits=LIMITS)
+    done: list[Step] = []
+    answer: Any = None
+    for _ in range(number):
+        try:
+            done.append(run.send(answer))
+        except StopIteration:
+            break
+        answer = store.carry_out(done[-1])
+    return published(done)
+
+
+def _name(alert: dict[str, Any]) -> tuple[str, int]:
+    return alert["alert_id"], alert["sequence"]
+
+
+def stored(store: MemoryStore) -> list[dict[str, Any]]:
+    """The transitions that the store holds, by alert id and sequence."""
+    return sorted((json.loads(value) for _, value in alert_messages(store.alerts())), key=_name)

@@ -12,13 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline.count import (
-    AskIdentities,
-    AskKnown,
-    AskTotals,
     IdentitiesAnswer,
-    InsertFacts,
-    InsertRepeats,
-    InsertTotals,
     PublishConflicts,
     count,
     fresh,
@@ -32,11 +26,10 @@ if TYPE_CHECKING:
     import polars as pl
 
     from pipeline.block import Block
-    from pipeline.count import Counted, CountLimits, PartitionState, Step
-    from pipeline.memory_store import Row, Schema
+    from pipeline.count import Counted, CountLimits, PartitionState, Question, Step
+    from pipeline.memory_store import Insert, Row, Schema
 
 Result = tuple["PartitionState", "Counted"]
-Insert = InsertFacts | InsertRepeats | InsertTotals
 
 
 @dataclass
@@ -172,7 +165,7 @@ class SimulatedStore(MemoryStore):
         self._memo = memo
         self.totals_rows = totals(LANE, version="version")
 
-    def answer(self, question: AskIdentities | AskKnown | AskTotals) -> Any:
+    def answer(self, question: Question) -> Any:
         """One object per content."""
         answer = super().answer(question)
         return self._memo.identities(answer) if isinstance(answer, IdentitiesAnswer) else answer
