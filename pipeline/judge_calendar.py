@@ -183,31 +183,38 @@ class CalendarJudge:
         start: int,
     ) -> Flags:
         """Which windows may have crossed their next limit at some event of this run."""
-        ends = np.array([*_in_order(judged), np.inf if not judged.is_below else -np.inf], dtype=np.float64)
-        following = ends[np.minimum(fired, len(ends) - 1)]
+        limits = np.array(_in_order(judged), dtype=np.float64)
+        is_left = fired < len(limits)
+        following = limits[np.minimum(fired, len(limits) - 1)]
         if judged.is_below:
             requests, failed = (approximately(before.wide(name)[places]) for name in (REQUESTS, FAILED))
             failed += approximately(added[FAILED])
             most = failed / np.maximum(requests + approximately(added[FAILED]), 1)
             is_enough = requests + approximately(added[REQUESTS]) >= max(judged.min_requests, 1)
-            return is_enough & (1 - most < following / 1e12 + MARGIN)
+            return is_left & is_enough & (1 - most < following / 1e12 + MARGIN)
         most = approximately(after.wide(judged.amount)[places])
         if judged.is_share:
-            return most >= following / 1e12 * self._org_costs_before(judged, before, places, start) * (1 - MARGIN)
+            least = self._org_costs_before(judged, before, places, start)
+            return is_left & (most >= following / 1e12 * least * (1 - MARGIN))
         if judged.is_projected:
             length = end_of(Grain(judged.window.value), start) - start
             orgs = org_of(before.keys[places]).tolist()
             newest = [self.memory.newest.get(self.facts.org_texts[org], NEVER) for org in orgs]
             elapsed = np.clip(np.array(newest, dtype=np.float64) - start, length / 10, length)
             most = most * (length / elapsed)
-        return most >= following * (1 - MARGIN)
+        return is_left & (most >= following * (1 - MARGIN))
 
     def _org_costs_before(
         self, judged: Judged, page: Page, places: NDArray[np.int64], start: int
     ) -> NDArray[np.float64]:
         grain = Grain(judged.window.value)
         orgs = org_of(page.keys[places]).tolist()
-        known = {org: float(self._org_cost(grain, org, start)[0]) for org in set(orgs)}
+        known = {
+            org: float(self._org_cost(grain, org, start)[0])
+            if judged.rule.watches_org(self.facts.org_texts[org])
+            else np.inf
+            for org in set(orgs)
+        }
         return np.array([known[org] for org in orgs])
 
     def _org_cost(self, grain: Grain, org: int, start: int) -> tuple[int, list[int], list[int]]:
