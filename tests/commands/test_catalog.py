@@ -77,9 +77,10 @@ def test_a_file_is_put_into_force_everywhere(ready: Tally, settings: Settings, b
         {"name": "default", "revision": 1, "kind": "rule_set"},
         {"name": "standard", "revision": 1, "kind": "price_book"},
     ]
-    assert controls(settings) == [
-        {"schema": "tally.control.v1", "price_books": {"standard": 1}, "rule_sets": {"default": 1}}
-    ]
+    (control,) = controls(settings)
+    assert (control["schema"], control["currency"]) == ("tally.control.v1", "USD")
+    assert (control["price_books"], control["rule_sets"]["default"]["revision"]) == ({"standard": 1}, 1)
+    assert [rule["id"] for rule in control["rule_sets"]["default"]["rules"]] == ["day-budget"]
 
 
 def test_twice_changes_nothing(ready: Tally, settings: Settings, book: Path) -> None:
