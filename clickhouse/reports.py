@@ -9,13 +9,24 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from clickhouse.query import query
-from schemas.reports import LANES_BY, Figures, InvoiceSum, LaneSum, Refusals, UnpricedSum, WindowSum
+from schemas.frames import MEMO_METERS
+from schemas.reports import (
+    LANES_BY,
+    Figures,
+    InvoiceSum,
+    LaneSum,
+    Period,
+    Refusals,
+    ScopeWindow,
+    UnpricedSum,
+    WindowSum,
+)
+from schemas.rules import Scope, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from clickhouse.client import Store
-    from schemas.reports import Period
 
 #: Rows that a list report asks for at a time; more would have to be held in memory at once.
 PAGE_ROWS: Final = 50_000
@@ -26,7 +37,9 @@ LATEST: Final = datetime(2106, 1, 1, tzinfo=UTC)
 
 EVERY_ORG: Final = ""
 
+#: What comes before every row of a list: the instant, and what tells rows of one instant apart.
 _BEFORE_ALL: Final = {"us": 2**62, "topic": "", "partition": 0, "offset": 0, "index": 0}
+_BEFORE_ALL_ALERTS: Final = {"us": 2**62, "alert_id": "", "sequence": 0}
 
 
 def windows(store: Store, *, org: str, periods: Sequence[Period]) -> list[WindowSum | None]:
@@ -38,6 +51,33 @@ def windows(store: Store, *, org: str, periods: Sequence[Period]) -> list[Window
         for row in store.rows(query("summary"), parameters)
     }
     return [found.get(place) for place in range(1, len(periods) + 1)]
+
+
+def scope_windows(store: Store, *, org: str, scope: Scope, window: Window, period: Period) -> list[ScopeWindow]:
+    """The windows of each value of a scope whose hours lie in the period; a rolling one is the period itself.
+
+    A period that is not of whole hours is answered by the facts, as one window per value.
+    """
+    page, span = _source("windows", period)
+    parameters = {"org": org, "by": Scope(scope).value, "memos": sorted(MEMO_METERS), **span}
+    rows = store.rows(query(page), parameters | {"window": Window(window).value})
+    return [
+        ScopeWindow(row["id"], _window_start(row, window=window, period=period), _figures(row), row["tokens"])
+        for row in rows
+    ]
+
+
+def _window_start(row: Mapping[str, Any], *, window: Window, period: Period) -> datetime | None:
+    if window is Window.TOTAL or window.is_rolling:
+        return period.start
+    return EARLIEST + timedelta(seconds=row["start_seconds"])
+
+
+def newest_time(store: Store, *, org: str, before: datetime) -> datetime | None:
+    """When the newest event of the org before an instant happened; None when there is none."""
+    span = _microseconds(Period(None, before))
+    rows = store.rows(query("newest_time"), {"org": org, "before_us": span["end_us"]})
+    return EARLIEST + timedelta(microseconds=rows[0]["newest_us"]) if rows else None
 
 
 def lanes(store: Store, *, org: str, by: str, period: Period) -> list[LaneSum]:
@@ -100,19 +140,31 @@ def currency(store: Store) -> str:
 
 def rejected(store: Store, *, org: str, period: Period, limit: int | None) -> Iterator[dict[str, Any]]:
     """Refused events and conflicts by the time they were received, newest first; ``received_us`` is that time."""
-    return _pages(store, "rejected", org=org, period=period, limit=limit, instant="received_us")
+    return _pages(store, "rejected", _BEFORE_ALL, org=org, period=period, limit=limit, instant="received_us")
 
 
 def duplicates(store: Store, *, org: str, period: Period, limit: int | None) -> Iterator[dict[str, Any]]:
     """Repeats of counted events by the time of the event, newest first; ``time_us`` is that time."""
-    return _pages(store, "duplicates", org=org, period=period, limit=limit, instant="time_us")
+    return _pages(store, "duplicates", _BEFORE_ALL, org=org, period=period, limit=limit, instant="time_us")
+
+
+def alerts(store: Store, *, org: str, period: Period, limit: int | None) -> Iterator[dict[str, Any]]:
+    """Transitions of alerts by the time of the event behind each, newest first; ``happened_us`` is that time."""
+    return _pages(store, "alerts", _BEFORE_ALL_ALERTS, org=org, period=period, limit=limit, instant="happened_us")
 
 
 def _pages(  # noqa: PLR0913 -- the parts of one question
-    store: Store, page: str, *, org: str, period: Period, limit: int | None, instant: str
+    store: Store,
+    page: str,
+    before_all: Mapping[str, Any],
+    *,
+    org: str,
+    period: Period,
+    limit: int | None,
+    instant: str,
 ) -> Iterator[dict[str, Any]]:
     """The rows of a list, page by page: each begins after the last row of the one before."""
-    after: Mapping[str, Any] = _BEFORE_ALL
+    after = before_all
     while limit is None or limit > 0:
         rows_max = PAGE_ROWS if limit is None else min(limit, PAGE_ROWS)
         parameters = {"org": org, **_microseconds(period), "limit": rows_max}
@@ -120,7 +172,7 @@ def _pages(  # noqa: PLR0913 -- the parts of one question
         yield from rows
         if len(rows) < rows_max:
             return
-        after = {name: rows[-1][instant if name == "us" else name] for name in _BEFORE_ALL}
+        after = {name: rows[-1][instant if name == "us" else name] for name in before_all}
         limit = None if limit is None else limit - rows_max
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from schemas.errors import WrongUse
 from schemas.reports import Period
+from schemas.rules import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,7 @@ _SHAPES: Final = (
 )
 
 ALL_TIME: Final = Period(None, None)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_period(text: str, *, now: datetime) -> Period:
@@ -71,6 +73,53 @@ def month_of(instant: datetime) -> Period:
     """The calendar month that holds the instant."""
     day = instant.astimezone(UTC).date()
     return _month(day.year, day.month)
+
+
+def calendar_window(window: Window, *, holds: datetime) -> Period:
+    """The calendar window of this kind that holds the instant; ``total`` is all of time.
+
+    Raises:
+        OverflowError: it ends beyond the year 9999.
+    """
+    match window:
+        case Window.HOUR:
+            start = holds.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+            return Period(start, start + timedelta(hours=1))
+        case Window.DAY:
+            return day_of(holds)
+        case Window.WEEK:
+            return week_of(holds)
+        case Window.MONTH:
+            return month_of(holds)
+        case Window.TOTAL:
+            return ALL_TIME
+        case _:
+            raise ValueError(f"{window} is no calendar window")
+
+
+def windows_starting_in(window: Window, period: Period) -> Period:
+    """What the calendar windows of this kind that start in the period span together; nothing when none does.
+
+    Raises:
+        OverflowError: they end beyond the year 9999.
+    """
+    if period.start is None or period.end is None or window is Window.TOTAL:
+        return period
+    first = calendar_window(window, holds=period.start)
+    start = first.start if first.start == period.start else first.end
+    end = calendar_window(window, holds=period.end - timedelta(microseconds=1)).end
+    return Period(start, end)
+
+
+def rolling_window(window: Window, *, newest: datetime) -> Period:
+    """The last steps of a rolling window up to and including the one that holds the newest instant.
+
+    Raises:
+        OverflowError: it ends beyond the year 9999.
+    """
+    step = timedelta(minutes=window.step_minutes)
+    end = newest - (newest - _EPOCH) % step + step
+    return Period(end - window.steps * step, end)
 
 
 def _parsed(text: str, *, now: datetime) -> Period:

@@ -17,7 +17,7 @@ from schemas.reports import Figures
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from schemas.reports import InvoiceSum, LaneSum, Period, Refusals, UnpricedSum, WindowSum
+    from schemas.reports import InvoiceSum, LaneSum, Period, Refusals, ScopeWindow, UnpricedSum, WindowSum
 
 #: JSON as it is printed.
 Json = dict[str, Any]
@@ -138,6 +138,55 @@ def invoice(sums: Sequence[InvoiceSum]) -> Json:
     }
 
 
+def windows(sums: Iterable[ScopeWindow]) -> Json:
+    """Windows by cost, largest first, then by id and start; events without a value are in no window."""
+    ordered = sorted(
+        (row for row in sums if row.id), key=lambda row: (-row.figures.cost, row.id, _bound(row.start) or "")
+    )
+    return {
+        "windows": [
+            {
+                "id": row.id,
+                "start": _bound(row.start),
+                "requests": row.figures.requests,
+                "ok": row.figures.ok,
+                "failed": row.figures.failed,
+                "tokens": quantity(row.tokens),
+                "cost": money(whole(row.figures.cost)),
+                "unpriced": row.figures.unpriced,
+            }
+            for row in ordered
+        ]
+    }
+
+
+def alert(row: Mapping[str, Any]) -> Json:
+    """A stored transition of an alert as ``usage.alerts`` has it (schemas/published.py)."""
+    lanes = zip(row["top_kinds"], row["top_ids"], row["top_values"], strict=True)
+    crossed_by = {"source": row["crossed_source"], "id": row["crossed_id"], "time": instant(row["crossed_us"])}
+    published = {
+        "schema": "tally.alert.v1",
+        **{name: row[name] for name in ("alert_id", "sequence", "transition", "rule", "rule_revision", "org")},
+        "scope": {"kind": row["scope"], "id": row["scope_id"]},
+        "measure": row["measure"],
+        "unit": row["unit"] or None,
+        "window": {
+            "kind": row["window"],
+            "start": _second(row["window_start_us"]),
+            "end": _second(row["window_end_us"]),
+        },
+        "threshold": quantity(row["threshold"]),
+        "percent": None if row["percent"] is None else int(row["percent"]),
+        "budget": None if row["budget"] is None else quantity(row["budget"]),
+        "value": money(whole(row["value"])),
+        "highest": row["highest"],
+        "crossed_by": None if row["crossed_us"] is None else crossed_by,
+        "top": [{"kind": kind, "id": lane, "value": money(whole(value))} for kind, lane, value in lanes],
+        "completeness": {"unpriced": row["unpriced"], "watermark": instant(row["watermark_us"])},
+    }
+    return {**published, "method": row["method"]} if row["method"] else published
+
+
 def unpriced(sums: Iterable[UnpricedSum]) -> Json:
     """What was used without a price, most events first; nothing of it is in any cost."""
     lacking = sorted(
@@ -176,8 +225,8 @@ def completeness(figures: Figures, *, refusals: Refusals, lag: int | None) -> Js
     }
 
 
-def figures_of_lanes(lanes: Iterable[LaneSum]) -> Figures:
-    """The figures of all lanes together."""
+def figures_of_lanes(lanes: Iterable[LaneSum | ScopeWindow]) -> Figures:
+    """The figures of all lanes, or of all windows, together."""
     sums = [lane.figures for lane in lanes]
     return Figures(
         requests=sum(row.requests for row in sums),
@@ -221,6 +270,11 @@ def state(period: Period, *, now: datetime, max_age: timedelta) -> str:
 def span(period: Period) -> Json:
     """A period as JSON; start and end of all of time are null."""
     return {"start": _bound(period.start), "end": _bound(period.end)}
+
+
+def _second(since_1970_us: int | None) -> str | None:
+    """An instant that is a whole second, without a fraction."""
+    return None if since_1970_us is None else _bound(EPOCH + timedelta(microseconds=since_1970_us))
 
 
 def _bound(bound: datetime | None) -> str | None:

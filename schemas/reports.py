@@ -59,6 +59,15 @@ class WindowSum(NamedTuple):
     output_tokens: Decimal
 
 
+class ScopeWindow(NamedTuple):
+    """One window of one scope value; ``start`` is None for all of time, the id "" stands for events without a value."""
+
+    id: str
+    start: datetime | None
+    figures: Figures
+    tokens: Decimal
+
+
 class InvoiceSum(NamedTuple):
     """What one invoice name sums up to within a project, an operation and a model.
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
@@ -18,8 +19,20 @@ import typer
 
 from clickhouse import reports
 from pipeline import report
-from pipeline.periods import ALL_TIME, day_of, month_of, parse_instant, parse_period, week_of
+from pipeline.periods import (
+    ALL_TIME,
+    calendar_window,
+    day_of,
+    month_of,
+    parse_instant,
+    parse_period,
+    rolling_window,
+    week_of,
+    windows_starting_in,
+)
 from schemas.errors import WrongUse
+from schemas.reports import Period
+from schemas.rules import Scope, Window
 from tally.commands import examples
 from tally.connect import open_store
 from tally.kafka import total_lag
@@ -40,7 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from clickhouse.client import Store
-    from schemas.reports import Figures, LaneSum, Period
+    from schemas.reports import Figures, LaneSum
     from tally.settings import Settings
 
 #: An org has at most this many characters (contract of the event); a longer one can't be meant.
@@ -57,51 +70,81 @@ UNPRICED_COLUMNS: Final = ("operation", "provider", "model", "meter", "events", 
 WINDOW_COLUMNS: Final = (
     "window", "requests", "ok", "failed", "success_rate", "input_tokens", "output_tokens", "cost", "unpriced",
 )  # fmt: skip
+SCOPE_WINDOW_COLUMNS: Final = ("id", "start", "requests", "ok", "failed", "tokens", "cost", "unpriced")
 
 
 class Listing(NamedTuple):
-    """A report that is a list of rows: how it is read, which fields machines get, which columns people see."""
+    """A report that is a list of rows: how it is read, what machines get of a row, which columns people see.
+
+    ``shown`` makes of a row of the store what a machine gets, with these ``fields``; ``told`` of that what a person
+    gets, with these ``columns``.
+    """
 
     name: str
     title: str
     read: Callable[..., Iterator[dict[str, Any]]]
     fields: Sequence[str]
     columns: Sequence[str]
-    stored_instant: str
-    instant: str
+    shown: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    told: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
-    def shown(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row of the store as a machine gets it."""
-        instant = report.instant(row[self.stored_instant])
-        return {field: instant if field == self.instant else row[field] for field in self.fields}
+
+def _with_instant(row: Mapping[str, Any], *, fields: Sequence[str], instant: str, stored_as: str) -> dict[str, Any]:
+    """The fields of a row as they are stored, but for its instant."""
+    return {field: report.instant(row[stored_as]) if field == instant else row[field] for field in fields}
+
+
+def _told_alert(alert: Mapping[str, Any]) -> dict[str, Any]:
+    """An alert in the few columns that a person reads."""
+    return {
+        **alert,
+        "time": (alert["crossed_by"] or {}).get("time"),
+        "scope": f"{alert['scope']['kind']} {alert['scope']['id']}",
+        "window": " ".join(filter(None, (alert["window"]["kind"], alert["window"]["start"]))),
+        "measure": " ".join(filter(None, (alert["measure"], alert["unit"]))),
+    }
+
+
+REJECTED_FIELDS: Final = (
+    *("reason", "detail", "topic", "partition", "offset", "index", "received_at", "org", "id"),
+    *("payload_sha256", "payload_prefix"),
+)
+DUPLICATES_FIELDS: Final = (
+    *("kind", "org", "source", "id", "time", "topic", "partition", "offset", "index"),
+    *("first_topic", "first_partition", "first_offset", "first_index"),
+)
 
 
 REJECTED: Final = Listing(
     name="rejected",
     title="Refused",
     read=reports.rejected,
-    fields=(
-        *("reason", "detail", "topic", "partition", "offset", "index", "received_at", "org", "id"),
-        *("payload_sha256", "payload_prefix"),
-    ),
+    fields=REJECTED_FIELDS,
     columns=("received_at", "reason", "org", "id", "detail", "partition", "offset", "index"),
-    stored_instant="received_us",
-    instant="received_at",
+    shown=partial(_with_instant, fields=REJECTED_FIELDS, instant="received_at", stored_as="received_us"),
 )
 DUPLICATES: Final = Listing(
     name="duplicates",
     title="Repeats",
     read=reports.duplicates,
-    fields=(
-        *("kind", "org", "source", "id", "time", "topic", "partition", "offset", "index"),
-        *("first_topic", "first_partition", "first_offset", "first_index"),
-    ),
+    fields=DUPLICATES_FIELDS,
     columns=(
         *("kind", "source", "id", "time", "partition", "offset", "index"),
         *("first_partition", "first_offset", "first_index"),
     ),
-    stored_instant="time_us",
-    instant="time",
+    shown=partial(_with_instant, fields=DUPLICATES_FIELDS, instant="time", stored_as="time_us"),
+)
+ALERTS: Final = Listing(
+    name="alerts",
+    title="Alerts",
+    read=reports.alerts,
+    fields=(
+        *("alert_id", "sequence", "transition", "rule", "rule_revision", "org", "scope", "measure", "unit", "window"),
+        *("threshold", "percent", "budget", "value", "highest", "crossed_by", "top", "completeness", "method"),
+    ),
+    columns=("time", "transition", "rule", "scope", "measure", "window", "threshold", "value", "highest"),
+    shown=report.alert,
+    told=_told_alert,
 )
 
 
@@ -190,6 +233,68 @@ def summary_command(
         document = {"org": org, **report.summary(sums), "completeness": asked.completeness(figures)}
         rows = [{"window": name, **window} for name, window in document["windows"].items()]
         _print(asked.form, document, rows, columns=WINDOW_COLUMNS, title=f"Summary of {org} at {_at(asked.now)}")
+
+
+@report_app.command("windows", short_help="The windows that rules watch, each with its sums.")
+def windows_command(  # noqa: PLR0913 -- options of a command
+    context: typer.Context,
+    *,
+    org: OrgOption,
+    scope: Annotated[Scope, typer.Option("--scope", help="Whose windows: one per value; no value, no window.")],
+    window: Annotated[Window, typer.Option("--window", help="Of the calendar (UTC), or rolling: 5m to 7d.")],
+    period: Annotated[
+        str | None,
+        typer.Option("--period", help="All windows that start in it (see `report invoice`), else the current one."),
+    ] = None,
+    now: NowOption = None,
+    form: FormatOption = None,
+) -> None:
+    r"""The current window of each project, key and so on; with a period, all that start in it.
+
+    The current calendar window is the one that holds now. A rolling window moves with the events, as for a rule: it is
+    the last steps up to that of the org's newest event, or of the newest one up to the step of now.
+
+    \b
+    Examples:
+      tally report windows --org acme --scope project --window day
+      tally report windows --org acme --scope api_key --window 5m
+    """
+    _check_window_period(window, period)
+    with _question(context, org=org, period=period or "total", now=now, form=form) as question:
+        span = _span_of_windows(question, window, of_period=period is not None)
+        asked = replace(question, period=span)
+        sums = reports.scope_windows(asked.store, org=org, scope=scope, window=window, period=span)
+        document = {
+            "org": org,
+            "scope": scope.value,
+            "window": window.value,
+            **report.windows(sums),
+            "completeness": asked.completeness(report.figures_of_lanes(sums)),
+        }
+        title = f"Windows ({window.value}) of {org} by {scope.value}, {_span(span)}"
+        _print(asked.form, document, document["windows"], columns=SCOPE_WINDOW_COLUMNS, title=title)
+
+
+@report_app.command("alerts", short_help="What the rules have told.")
+def alerts_command(  # noqa: PLR0913 -- options of a command
+    context: typer.Context,
+    *,
+    org: OrgOption,
+    period: PeriodOption = "total",
+    limit: LimitOption = None,
+    now: NowOption = None,
+    form: FormatOption = None,
+) -> None:
+    r"""What the rules have told, each transition as it is on usage.alerts, newest first.
+
+    A transition belongs to the period in which the event behind it happened.
+
+    \b
+    Examples:
+      tally report alerts --org acme --period 2026-03
+    """
+    with _question(context, org=org, period=period, now=now, form=form) as asked:
+        _print_listing(asked, ALERTS, limit=limit)
 
 
 @report_app.command("concentration", short_help="Where the cost goes: lanes, shares, hhi.")
@@ -368,6 +473,33 @@ def _question(
         )
 
 
+def _check_window_period(window: Window, period: str | None) -> None:
+    """Refuses a period for windows that start in none."""
+    if period is not None and window.is_rolling:
+        raise WrongUse(f"A rolling window ends with the newest event: leave --period out, or see --now ({window}).")
+    if period not in (None, "total") and window is Window.TOTAL:
+        raise WrongUse("The window total is all of time and starts in no period: leave --period out.")
+
+
+def _span_of_windows(asked: Question, window: Window, *, of_period: bool) -> Period:
+    """What the asked windows span together.
+
+    Raises:
+        WrongUse: a window would end beyond the year 9999.
+    """
+    try:
+        if of_period:
+            return windows_starting_in(window, asked.period)
+        if not window.is_rolling:
+            return calendar_window(window, holds=asked.now)
+        latest = rolling_window(window, newest=asked.now)
+        assert latest.end is not None  # noqa: S101 -- a rolling window has an end
+        newest = reports.newest_time(asked.store, org=asked.org, before=latest.end)
+        return latest if newest is None else rolling_window(window, newest=newest)
+    except OverflowError as error:
+        raise WrongUse("A window must end before the year 10000: choose an earlier --now or --period.") from error
+
+
 def checked_org(org: str) -> str:
     """The org as given.
 
@@ -412,7 +544,7 @@ def _print_listing(asked: Question, listing: Listing, *, limit: int | None) -> N
             print_csv(first_rows, columns=listing.fields)
         case Format.TABLE:
             title = f"{listing.title} of {asked.org or 'every org'}, {_span(asked.period)}"
-            print_table(first_rows, columns=listing.columns, title=title)
+            print_table(map(listing.told, first_rows), columns=listing.columns, title=title)
             if next(rows, None) is not None:
                 print_line(f"These are the newest {limit}; --limit shows more.")
             print_line(_relied_on(completeness))

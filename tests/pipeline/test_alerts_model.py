@@ -495,3 +495,47 @@ def test_the_events_of_a_batch_are_read_with_their_lines() -> None:
         [{"meter": "reasoning_tokens", "quantity": Decimal(3), "state": "memo"}],
     ]
     assert (said[0]["org"], said[0]["cost"], said[1]["cost"]) == ("acme", Decimal("1.5"), None)
+
+
+def test_the_end_of_a_window_belongs_to_the_next_one() -> None:
+    """Midnight is a new day."""
+    log = [event(11 * 60, "30"), event(12 * 60, "30"), event(12 * 60, "30"), event(11 * 60, "0")]
+
+    said = alerts({"rules": [rule()]}, *log)
+
+    assert [(alert["window"]["start"], alert["value"]) for alert in said] == [
+        ("2026-03-05T00:00:00Z", "60.000000000000")
+    ]
+
+
+def test_a_cost_is_projected_from_exactly_a_tenth_of_the_window_on() -> None:
+    """That is 02:24 of a day, not a microsecond before."""
+    tenth = -12 * 60 + 2 * 60 + 24
+    watched = rule(measure="projected", thresholds=(100,))
+    just_before = event(tenth) | {"time": NOON + tenth * MINUTE - timedelta(microseconds=1)}
+
+    assert alerts({"rules": [watched]}, just_before) == []
+    assert brief(alerts({"rules": [watched]}, event(tenth)), "value") == [("100.000000000000",)]
+
+
+def test_a_late_event_moves_no_window() -> None:
+    """It lowers the share of another, which is looked at only when the window moves."""
+    watched = rule(measure="share", window="5m", thresholds=("0.9",))
+    late = event(-1, "100", project="b")
+
+    log = [{"rules": [watched]}, event(0, "10"), late]
+
+    assert brief(alerts(*log), "transition") == [("fired",)]
+    assert brief(alerts(*log, event(1, "0", project="b")), "transition") == [("fired",), ("resolved",), ("fired",)]
+
+
+def test_new_rules_are_judged_by_id_and_scope_values_in_order() -> None:
+    """Whatever the order in which rules stand or values first occurred."""
+    values = "hgfedcba"
+    log = [event(0, "60", project=value) for value in values]
+
+    said = alerts(*log, {"rules": [rule(id="z"), rule(id="b")]})
+
+    assert [(alert["rule"], alert["scope"]["id"]) for alert in said] == [
+        (name, value) for name in ("b", "z") for value in sorted(values)
+    ]

@@ -172,3 +172,51 @@ class Counted:
             ]
         )
         self.store.insert("rejected_rows", pa.Table.from_pylist([{**ordinary, **row} for row in rows], schema=schema))
+
+    def alert(self, *rows: dict[str, Any]) -> None:
+        """Rows of ``alerts_rows``: ordinary, a project's cost has reached 50 dollars of a day."""
+        ordinary = {
+            "alert_id": "a" * 32,
+            "sequence": 1,
+            "transition": "fired",
+            "rule": "budget",
+            "rule_revision": 1,
+            "org": "acme",
+            "scope": "project",
+            "scope_id": "checkout",
+            "measure": "cost",
+            "unit": "USD",
+            "window": "day",
+            "window_start": NOON.replace(hour=0),
+            "window_end": NOON.replace(hour=0) + timedelta(days=1),
+            "threshold": Decimal(50),
+            "percent": None,
+            "budget": None,
+            "value": Decimal("50.000125"),
+            "highest": True,
+            "crossed_source": "/gateway",
+            "crossed_id": "id-0",
+            "crossed_time": NOON,
+            "top_kinds": ["api_key"],
+            "top_ids": ["key_42"],
+            "top_values": [Decimal("31.9")],
+            "unpriced": 0,
+            "watermark": NOON,
+            "method": "",
+            "block_partition": 0,
+            "block": 0,
+            "recorded_at": NOON,
+        }
+        decimals, instants = pa.decimal128(38, 12), pa.timestamp("us", "UTC")
+        types = {
+            **dict.fromkeys(("sequence", "rule_revision"), pa.uint32()),
+            **dict.fromkeys(("window_start", "window_end", "crossed_time", "watermark", "recorded_at"), instants),
+            **dict.fromkeys(("threshold", "percent", "budget", "value"), decimals),
+            **dict.fromkeys(("top_kinds", "top_ids"), pa.list_(pa.string())),
+            "highest": pa.bool_(),
+            "top_values": pa.list_(decimals),
+            "block_partition": pa.int32(),
+            **dict.fromkeys(("unpriced", "block"), pa.uint64()),
+        }
+        schema = pa.schema([(name, types.get(name, pa.string())) for name in ordinary])
+        self.store.insert("alerts_rows", pa.Table.from_pylist([{**ordinary, **row} for row in rows], schema=schema))

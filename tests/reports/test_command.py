@@ -33,6 +33,7 @@ REPORTS = (
     ("unpriced", "--org", "acme"),
     ("rejected",),
     ("duplicates", "--org", "acme"),
+    ("alerts", "--org", "acme"),
 )
 
 
