@@ -8,13 +8,17 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import TypeAdapter
+
 from clickhouse.query import query
+from schemas.period_prices import PeriodPrice, with_ids
 from schemas.reports import LANES_BY, Figures, InvoiceSum, LaneSum, Refusals, UnpricedSum, WindowSum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from clickhouse.client import Store
+    from schemas.period_prices import PeriodPriceRow
     from schemas.reports import Period
 
 #: Rows that a list report asks for at a time; more would have to be held in memory at once.
@@ -26,6 +30,7 @@ LATEST: Final = datetime(2106, 1, 1, tzinfo=UTC)
 
 EVERY_ORG: Final = ""
 
+_PERIOD_PRICES: Final = TypeAdapter(list[PeriodPrice])
 _BEFORE_ALL: Final = {"us": 2**62, "topic": "", "partition": 0, "offset": 0, "index": 0}
 
 
@@ -64,6 +69,15 @@ def invoice_sums(store: Store, *, org: str, period: Period) -> list[InvoiceSum]:
             newest_us=row["newest_us"],
         )
         for row in store.rows(query(page), {"org": org, **span})
+    ]
+
+
+def period_prices(store: Store, *, period: Period) -> list[PeriodPriceRow]:
+    """The period prices in force at the end of the span, by book and row; none of what was applied later."""
+    return [
+        row
+        for book in store.rows(query("period_prices"), {"end_us": _microseconds(period)["end_us"]})
+        for row in with_ids(book["name"], book["revision"], _PERIOD_PRICES.validate_json(book["period_prices"] or "[]"))
     ]
 
 

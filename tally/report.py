@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 
 from clickhouse import reports
-from pipeline import report
-from pipeline.periods import ALL_TIME, day_of, month_of, parse_instant, parse_period, week_of
+from pipeline import period_price, report
+from pipeline.periods import ALL_TIME, day_of, month_named, month_of, parse_instant, parse_period, week_of
 from schemas.errors import WrongUse
 from tally.commands import examples
 from tally.connect import open_store
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from clickhouse.client import Store
-    from schemas.reports import Figures, LaneSum, Period
+    from schemas.reports import Figures, InvoiceSum, LaneSum, Period
     from tally.settings import Settings
 
 #: An org has at most this many characters (contract of the event); a longer one can't be meant.
@@ -53,6 +53,9 @@ LANE_COLUMNS: Final = ("lane", "requests", "cost", "share", "running_share")
 SUCCESS_COLUMNS: Final = ("lane", "requests", "ok", "failed", "success_rate", "failed_cost")
 LINE_COLUMNS: Final = ("operation", "model", "meter", "quantity", "cost", "exact_cost")
 PROJECT_COLUMNS: Final = ("project", "cost", "exact_cost", "share")
+STEP_COLUMNS: Final = (
+    *("period_price", "meter", "step", "above", "up_to", "quantity", "price", "per", "flat", "packages", "exact_cost"),
+)
 UNPRICED_COLUMNS: Final = ("operation", "provider", "model", "meter", "events", "quantity", "since")
 WINDOW_COLUMNS: Final = (
     "window", "requests", "ok", "failed", "success_rate", "input_tokens", "output_tokens", "cost", "unpriced",
@@ -249,7 +252,7 @@ def invoice_command(
 ) -> None:
     r"""The invoice's shape, live: lines and projects in cents that sum to the total.
 
-    It is open as long as an event of the period could still come in (TALLY_MAX_AGE_DAYS after its end), then closed.
+    Of a whole month with its period prices, and the steps to them. It is open as long as an event of the period could still come in (TALLY_MAX_AGE_DAYS after its end), then closed.
 
     \b
     Examples:
@@ -262,7 +265,7 @@ def invoice_command(
             "period": report.span(asked.period),
             "currency": reports.currency(asked.store),
             "state": report.state(asked.period, now=asked.now, max_age=asked.max_age),
-            **report.invoice(sums),
+            **_invoice(asked, sums),
             "completeness": asked.completeness(report.figures_of_invoice(sums)),
         }
         if asked.form is not Format.TABLE:
@@ -271,6 +274,7 @@ def invoice_command(
         due = f"{document['total']} {document['currency']} ({document['state']})"
         print_table(document["lines"], columns=LINE_COLUMNS, title=f"Invoice of {org}, {_span(asked.period)}: {due}")
         print_table(document["project_breakdown"], columns=PROJECT_COLUMNS)
+        _print_steps(document["period_prices"])
         print_line(_relied_on(document["completeness"]))
 
 
@@ -392,6 +396,25 @@ def _lanes_document(asked: Question, *, by: By, shape: Callable[[Iterable[LaneSu
         **shape(lanes),
         "completeness": asked.completeness(report.figures_of_lanes(lanes)),
     }
+
+
+def _invoice(asked: Question, sums: Sequence[InvoiceSum]) -> report.Json:
+    """Lines and projects: of a whole month with its period prices, of any other span with what the events cost."""
+    rows = reports.period_prices(asked.store, period=asked.period)
+    month = month_named(asked.period)
+    if month is None:
+        return {**report.invoice(sums), "period_prices": None if rows else []}
+    priced, pools = period_price.price_month(sums, rows=rows, org=asked.org, month=month)
+    return period_price.explained(report.invoice(priced), pools)
+
+
+def _print_steps(pools: Sequence[report.Json] | None) -> None:
+    """How the lines of period prices come about."""
+    if pools is None:
+        print_line("Period prices hold for whole months: in this span each line is what its events cost.")
+    elif pools:
+        named = [({"period_price": pool["id"], "meter": pool["meter"]}, pool["steps"]) for pool in pools]
+        print_table(({**names, **step} for names, steps in named for step in steps), columns=STEP_COLUMNS)
 
 
 def _print_listing(asked: Question, listing: Listing, *, limit: int | None) -> None:

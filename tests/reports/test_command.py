@@ -211,6 +211,7 @@ def test_an_invoice_is_the_same_from_hours_and_from_facts(day: Tally, period: st
         ],
         "total": "0.07",
         "exact_total": "0.067000000000",
+        "period_prices": [],
         "completeness": OF_THE_DAY,
     }
 
