@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from clickhouse.query import query
 from schemas.period_prices import PeriodPrice, with_ids
-from schemas.reports import LANES_BY, Figures, InvoiceSum, LaneSum, Refusals, UnpricedSum, WindowSum
+from schemas.reports import LANES_BY, BridgeSum, Figures, InvoiceSum, LaneSum, Refusals, UnpricedSum, WindowSum
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,6 +69,30 @@ def invoice_sums(store: Store, *, org: str, period: Period) -> list[InvoiceSum]:
             newest_us=row["newest_us"],
         )
         for row in store.rows(query(page), {"org": org, **span})
+    ]
+
+
+def bridge_sums(store: Store, *, org: str, by: str, period: Period) -> list[BridgeSum]:
+    """What each lane used and cost, by operation, provider, model, meter and invoice name; ``by`` as in ``lanes``."""
+    assert by in LANES_BY  # noqa: S101 -- names of columns come from this list only
+    page, span = _source("bridge", period)
+    return [
+        BridgeSum(
+            lane=row["lane"],
+            operation=row["operation"],
+            provider=row["provider"],
+            model=row["model"],
+            meter=row["meter"],
+            name=row["name"],
+            used=row["used"],
+            quantity=row["quantity"],
+            billed=row["billed"],
+            cost=row["meter_cost"],
+            events=row["events"],
+            unpriced=row["unpriced_events"],
+            newest_us=row["newest_us"],
+        )
+        for row in store.rows(query(page), {"org": org, "by": by, **span})
     ]
 
 
