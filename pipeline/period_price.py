@@ -141,10 +141,10 @@ def costs_of_month(
     and the rests of the pools sum to the new total.
     """
     reaching = [row for row in rows if row.price.org in ("", org) and row.price.holds_in(month)]
+    row_of_line = {line: _most_specific(reaching, line) for line in {cell.line for cell in cells}}
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, cell in enumerate(cells):
-        row = _most_specific(reaching, cell)
-        if row is not None:
+        if row := row_of_line[cell.line]:
             places[row.id].append(place)
     costs, pools = [cell.cost for cell in cells], []
     for row in reaching:
@@ -158,8 +158,9 @@ def costs_of_month(
     return costs, pools
 
 
-def _most_specific(rows: Sequence[PeriodPriceRow], cell: Cell) -> PeriodPriceRow | None:
-    matching = [row for row in rows if row.price.matches(operation=cell.operation, model=cell.model, name=cell.name)]
+def _most_specific(rows: Sequence[PeriodPriceRow], line: tuple[str, str, str]) -> PeriodPriceRow | None:
+    operation, model, name = line
+    matching = [row for row in rows if row.price.matches(operation=operation, model=model, name=name)]
     return max(matching, key=lambda row: row.price.specificity, default=None)
 
 
