@@ -8,10 +8,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic import TypeAdapter
+
 from clickhouse.query import query
 from schemas.frames import MEMO_METERS
+from schemas.period_prices import PeriodPrice, with_ids
 from schemas.reports import (
     LANES_BY,
+    BridgeSum,
     Figures,
     InvoiceSum,
     LaneSum,
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from clickhouse.client import Store
+    from schemas.period_prices import PeriodPriceRow
 
 #: Rows that a list report asks for at a time; more would have to be held in memory at once.
 PAGE_ROWS: Final = 50_000
@@ -37,6 +42,7 @@ LATEST: Final = datetime(2106, 1, 1, tzinfo=UTC)
 
 EVERY_ORG: Final = ""
 
+_PERIOD_PRICES: Final = TypeAdapter(list[PeriodPrice])
 #: What comes before every row of a list: the instant, and what tells rows of one instant apart.
 _BEFORE_ALL: Final = {"us": 2**62, "topic": "", "partition": 0, "offset": 0, "index": 0}
 _BEFORE_ALL_ALERTS: Final = {"us": 2**62, "alert_id": "", "sequence": 0}
@@ -104,6 +110,39 @@ def invoice_sums(store: Store, *, org: str, period: Period) -> list[InvoiceSum]:
             newest_us=row["newest_us"],
         )
         for row in store.rows(query(page), {"org": org, **span})
+    ]
+
+
+def bridge_sums(store: Store, *, org: str, by: str, period: Period) -> list[BridgeSum]:
+    """What each lane used and cost, by operation, provider, model, meter and invoice name; ``by`` as in ``lanes``."""
+    assert by in LANES_BY  # noqa: S101 -- names of columns come from this list only
+    page, span = _source("bridge", period)
+    return [
+        BridgeSum(
+            lane=row["lane"],
+            operation=row["operation"],
+            provider=row["provider"],
+            model=row["model"],
+            meter=row["meter"],
+            name=row["name"],
+            used=row["used"],
+            quantity=row["quantity"],
+            billed=row["billed"],
+            cost=row["meter_cost"],
+            events=row["events"],
+            unpriced=row["unpriced_events"],
+            newest_us=row["newest_us"],
+        )
+        for row in store.rows(query(page), {"org": org, "by": by, **span})
+    ]
+
+
+def period_prices(store: Store, *, period: Period) -> list[PeriodPriceRow]:
+    """The period prices in force at the end of the span, by book and row; none of what was applied later."""
+    return [
+        row
+        for book in store.rows(query("period_prices"), {"end_us": _microseconds(period)["end_us"]})
+        for row in with_ids(book["name"], book["revision"], _PERIOD_PRICES.validate_json(book["period_prices"] or "[]"))
     ]
 
 

@@ -12,20 +12,27 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.catalog_yaml import Mistakes, Node, read_yaml
 from schemas.catalog_file import CatalogFile, spell_start
+from schemas.period_prices import PeriodPrice, overlapping_months, spell_month
 from schemas.price_book import Price, PriceBook, overlapping_pairs
 from schemas.rules import DEFAULT_RULE_SET, Rule, RuleSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-BOOK_KEYS: Final = ("price_book", "currency", "prices", "ignore")
+BOOK_KEYS: Final = ("price_book", "currency", "prices", "period_prices", "ignore")
 RULE_KEYS: Final = ("rule_set", "rules")
 #: Set when a catalog is applied, never written by hand.
 _GIVEN_BY_APPLY: Final = "revision"
 
-_NOUNS: Final = {Price: "price", PriceBook: "price book", Rule: "rule", RuleSet: "rule set"}
+_NOUNS: Final = {
+    Price: "price",
+    PeriodPrice: "period price",
+    PriceBook: "price book",
+    Rule: "rule",
+    RuleSet: "rule set",
+}
 
-Row = TypeVar("Row", Price, Rule)
+Row = TypeVar("Row", Price, PeriodPrice, Rule)
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -38,11 +45,16 @@ def load_catalog_file(text: str, *, filename: str) -> CatalogFile:
     mistakes = Mistakes(filename=filename)
     root = read_yaml(text, mistakes=mistakes)
     top = _top_level(root, mistakes)
-    book, price_lines = _read_book(root, mistakes) if top & set(BOOK_KEYS) else (None, ())
+    book, price_lines, period_lines = _read_book(root, mistakes) if top & set(BOOK_KEYS) else (None, (), ())
     rules, rule_lines = _read_rules(root, mistakes) if top & set(RULE_KEYS) else (None, ())
     mistakes.raise_if_any()
     return CatalogFile(
-        filename=filename, price_book=book, rule_set=rules, price_lines=price_lines, rule_lines=rule_lines
+        filename=filename,
+        price_book=book,
+        rule_set=rules,
+        price_lines=price_lines,
+        period_price_lines=period_lines,
+        rule_lines=rule_lines,
     )
 
 
@@ -59,7 +71,7 @@ def _top_level(root: Node, mistakes: Mistakes) -> set[str]:
     return set(root.entries) & set(known)
 
 
-def _read_book(root: Node, mistakes: Mistakes) -> tuple[PriceBook | None, tuple[int, ...]]:
+def _read_book(root: Node, mistakes: Mistakes) -> tuple[PriceBook | None, tuple[int, ...], tuple[int, ...]]:
     for key in ("price_book", "currency", "prices"):
         if key not in (root.entries or {}):
             mistakes.add(
@@ -73,9 +85,26 @@ def _read_book(root: Node, mistakes: Mistakes) -> tuple[PriceBook | None, tuple[
             f"this price for {price.meter} is as specific as the one in line {first_node.line}; both apply "
             f"{spell_start(instant)}: let one end (`until`) when the other begins (`from`), or make it more specific",
         )
+    periods = _read_period_prices(root, mistakes)
     head = {"name": "price_book", "currency": "currency", "ignore": "ignore"}
-    book = _read_head(root, PriceBook, head, mistakes, rows={"prices": tuple(price for _, price in prices)})
-    return book, tuple(node.line for node, _ in prices)
+    rows = {
+        "prices": tuple(price for _, price in prices),
+        "period_prices": tuple(price for _, price in periods),
+    }
+    book = _read_head(root, PriceBook, head, mistakes, rows=rows)
+    return book, tuple(node.line for node, _ in prices), tuple(node.line for node, _ in periods)
+
+
+def _read_period_prices(root: Node, mistakes: Mistakes) -> list[tuple[Node, PeriodPrice]]:
+    rows = _read_rows(root, "period_prices", PeriodPrice, mistakes)
+    for first, second, month in overlapping_months([price for _, price in rows]):
+        (first_node, _), (second_node, price) = rows[first], rows[second]
+        mistakes.add(
+            (second_node.line, second_node.column),
+            f"this period price for {price.meter} is as specific as the one in line {first_node.line}; both apply "
+            f"{spell_month(month)}: let one end (`until`) when the other begins (`from`), or make it more specific",
+        )
+    return rows
 
 
 def _read_rules(root: Node, mistakes: Mistakes) -> tuple[RuleSet | None, tuple[int, ...]]:

@@ -122,6 +122,14 @@ def rolling_window(window: Window, *, newest: datetime) -> Period:
     return Period(end - window.steps * step, end)
 
 
+def month_named(period: Period) -> str | None:
+    """The month ``YYYY-MM`` that the span is exactly, or None when it is any other span."""
+    start = period.start
+    if start is None or (start.year, start.month) == (MAXYEAR, 12) or period != _month(start.year, start.month):
+        return None
+    return f"{start.year:04}-{start.month:02}"
+
+
 def _parsed(text: str, *, now: datetime) -> Period:
     if named := _NAMED.get(text):
         return named(now)

@@ -117,13 +117,13 @@ def invoice(sums: Sequence[InvoiceSum]) -> Json:
     line_cents = cents_that_sum([cost for _, (_, cost) in ordered_lines])
     project_cents = cents_that_sum([cost for _, cost in ordered_projects])
     return {
-        "quantities": {name: _plain(quantities[name]) for name in sorted(quantities)},
+        "quantities": {name: plain(quantities[name]) for name in sorted(quantities)},
         "lines": [
             {
                 "operation": operation,
                 "model": model,
                 "meter": name,
-                "quantity": _plain(billed),
+                "quantity": plain(billed),
                 "cost": _cents(cents),
                 "exact_cost": money(cost),
             }
@@ -294,6 +294,11 @@ def whole(value: Decimal) -> int:
     return int(_EXACT.scaleb(value, MONEY_DECIMALS))
 
 
+def decimal(units: int) -> Decimal:
+    """Whole 10⁻¹² as the exact decimal; ``whole`` turns it back."""
+    return _EXACT.scaleb(Decimal(units), -MONEY_DECIMALS)
+
+
 def money(units: int) -> str:
     """Whole 10⁻¹² as a decimal with all its 12 places."""
     return _fixed(units, MONEY_DECIMALS)
@@ -301,10 +306,11 @@ def money(units: int) -> str:
 
 def quantity(value: Decimal) -> str:
     """A quantity as a plain decimal without trailing zeros: "11284", "0.5"."""
-    return _plain(whole(value))
+    return plain(whole(value))
 
 
-def _plain(units: int) -> str:
+def plain(units: int) -> str:
+    """Whole 10⁻¹² as a plain decimal without trailing zeros."""
     return _fixed(units, MONEY_DECIMALS).rstrip("0").rstrip(".")
 
 

@@ -9,7 +9,8 @@ In the order of reading:
     records.py      a raw record as the broker gave it
     frames.py       a batch between the stages: events, usage, lines, kinds
     counted.py      what counting leaves behind: known facts, repeats, totals
-    price_book.py   price books; rules.py: rule sets; catalog_file.py: a file of both; catalog_values.py, currencies.py
+    price_book.py   price books; period_prices.py: prices of a month's totals
+    rules.py        rule sets; catalog_file.py: a file of both; catalog_values.py, currencies.py: single values
     catalog_diff.py what a new revision changes
     reports.py      what a report is asked for and made of
     topics.py       topic names

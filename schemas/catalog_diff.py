@@ -46,13 +46,19 @@ class BookDiff:
     ignore_added: tuple[str, ...]
     ignore_removed: tuple[str, ...]
     currency_before: str | None  # None when it is the same
+    has_other_period_prices: bool
     is_reordered: bool  # the same rows in another order: price ids name other rows than before
 
     @property
     def is_empty(self) -> bool:
         """Whether applying it would make no new revision."""
         return not (
-            self.prices or self.ignore_added or self.ignore_removed or self.currency_before or self.is_reordered
+            self.prices
+            or self.ignore_added
+            or self.ignore_removed
+            or self.currency_before
+            or self.has_other_period_prices
+            or self.is_reordered
         )
 
 
@@ -94,6 +100,7 @@ def diff_books(before: PriceBook | None, after: PriceBook) -> BookDiff:
         ignore_added=tuple(sorted(set(after.ignore) - ignored_before)),
         ignore_removed=tuple(sorted(ignored_before - set(after.ignore))),
         currency_before=before.currency if before and before.currency != after.currency else None,
+        has_other_period_prices=after.period_prices != (before.period_prices if before else ()),
         is_reordered=before is not None and not changes and before.prices != after.prices,
     )
 

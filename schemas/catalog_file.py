@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.catalog_values import write_instant
+from schemas.period_prices import overlapping_months, spell_month, with_ids
 from schemas.price_book import overlapping_pairs
 
 if TYPE_CHECKING:
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 class CatalogFile:
     """The price book, the rule set, or both, of one file; their revisions are 0 until they are applied.
 
-    ``price_lines`` and ``rule_lines`` are the lines of the rows in the file, counted from 1.
+    ``price_lines``, ``period_price_lines`` and ``rule_lines`` are the lines of the rows in the file, counted from 1.
     """
 
     filename: str
     price_book: PriceBook | None
     rule_set: RuleSet | None
     price_lines: tuple[int, ...] = ()
+    period_price_lines: tuple[int, ...] = ()
     rule_lines: tuple[int, ...] = ()
 
 
@@ -61,7 +63,8 @@ def check_in_force(books: Iterable[PriceBook], rule_sets: Iterable[RuleSet] = ()
 
     Raises:
         CatalogError: two books have one name or different currencies, two prices of different books are equally
-            specific for one instant, or a rule id stands in two sets. There are no lines, since there are many files.
+            specific for one instant or one month, or a rule id stands in two sets. There are no lines, since there
+            are many files.
     """
     sentences = [*_clashes_of_books(list(books)), *_clashes_of_rules(list(rule_sets))]
     if sentences:
@@ -84,6 +87,12 @@ def _clashes_of_books(books: list[PriceBook]) -> Iterable[str]:
         yield (
             f"the prices {labelled[first][0]} and {labelled[second][0]} for {labelled[first][1].meter} are equally "
             f"specific, and both apply {spell_start(instant)}"
+        )
+    periods = [row for book in books for row in with_ids(book.name, book.revision, book.period_prices)]
+    for first, second, month in overlapping_months([price for _, price in periods]):
+        yield (
+            f"the period prices {periods[first].id} and {periods[second].id} for {periods[first].price.meter} are "
+            f"equally specific, and both apply {spell_month(month)}"
         )
 
 

@@ -32,6 +32,7 @@ from schemas.currencies import CURRENCIES
 from schemas.event import ID_CHARACTERS_MAX, RESERVED_USAGE_NAMES
 from schemas.event_values import EPOCH, INSTANT_MAX_US, INSTANT_MIN_US
 from schemas.frames import REQUESTS
+from schemas.period_prices import PERIOD_PRICES_MAX, PeriodPrice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -213,6 +214,7 @@ class PriceBook(BaseModel):
     revision: Annotated[Whole, Field(ge=0)] = 0
     currency: Annotated[str, BeforeValidator(_read_currency)]
     prices: tuple[Price, ...] = Field(default=(), max_length=PRICES_MAX, strict=False)
+    period_prices: tuple[PeriodPrice, ...] = Field(default=(), max_length=PERIOD_PRICES_MAX, strict=False)
     #: A set; kept sorted, so that its order in a file makes no revision.
     ignore: Annotated[
         tuple[Annotated[Meter, AfterValidator(_not_reserved)], ...],

@@ -87,6 +87,28 @@ class InvoiceSum(NamedTuple):
     newest_us: int | None
 
 
+class BridgeSum(NamedTuple):
+    """What one meter under one invoice name sums up to within a lane, an operation, a provider and a model.
+
+    ``used`` is what a price applied to (``billed``) or lacked; ``quantity`` all that was given. ``meter`` is "" for the
+    events without any. ``events`` and ``unpriced`` of an event are those of one of its meters.
+    """
+
+    lane: str
+    operation: str
+    provider: str
+    model: str
+    meter: str
+    name: str
+    used: Decimal
+    quantity: Decimal
+    billed: Decimal
+    cost: Decimal
+    events: int
+    unpriced: int
+    newest_us: int | None
+
+
 class UnpricedSum(NamedTuple):
     """Events whose ``meter`` had no price; ``meter`` is "" for the events of the lane that lack nothing.
 

@@ -37,6 +37,7 @@ from schemas.alerting import InForce
 from schemas.catalog_file import CatalogError
 from schemas.catalog_values import read_instant, write_instant
 from schemas.errors import BrokerUnavailable, WrongUse
+from schemas.period_prices import with_ids
 from schemas.price_book import DAY_US, SECOND_US, WHOLE_DAY, PriceBook, microseconds
 from schemas.rules import RuleSet
 from tally.catalog_plan import UNCHANGED, Change, RefusedCatalogError, plan
@@ -320,7 +321,9 @@ def summarize(entry: CatalogEntry) -> dict[str, Any]:
         "kind": entry.kind,
         "revision": entry.revision,
         "applied_at": write_instant(entry.applied_at),
-        "rows": len(content.prices) if isinstance(content, PriceBook) else len(content.rules),
+        "rows": len(content.prices) + len(content.period_prices)
+        if isinstance(content, PriceBook)
+        else len(content.rules),
         "announced": entry.announced,
     }
 
@@ -344,7 +347,18 @@ def describe(entry: CatalogEntry, *, at: str | None = None) -> dict[str, Any]:
         for place, price in enumerate(book.prices)
         if instant is None or _applies(price, instant)
     ]
-    return {**head, "currency": book.currency, "prices": prices, "ignore": list(book.ignore)}
+    period_prices = [
+        {"period_price_id": price_id, **price.content()}
+        for price_id, price in with_ids(book.name, book.revision, book.period_prices)
+        if instant is None or price.holds_in(f"{instant.year:04}-{instant.month:02}")
+    ]
+    return {
+        **head,
+        "currency": book.currency,
+        "prices": prices,
+        "period_prices": period_prices,
+        "ignore": list(book.ignore),
+    }
 
 
 def _applies(price: Price, instant: datetime) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from schemas.catalog_file import CatalogError, Mistake
 from schemas.catalog_values import write_instant
+from schemas.period_prices import overlapping_months, spell_month, with_ids
 from schemas.price_book import PriceBook, canonical_json, next_revision, overlapping_pairs
 from schemas.rules import RuleSet, next_rule_revision
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from schemas.catalog_file import CatalogFile
+    from schemas.period_prices import PeriodPrice
     from schemas.price_book import Price
 
     Content = PriceBook | RuleSet
@@ -71,6 +73,7 @@ def _rows_by_key(content: Content) -> dict[str, dict[str, Any]]:
     if isinstance(content, RuleSet):
         return {rule.id: rule.model_dump(mode="json", by_alias=True, exclude_defaults=True) for rule in content.rules}
     rows = {_price_key(price): price.content() for price in content.prices}
+    rows |= {_period_price_key(price): {"period_price": price.content()} for price in content.period_prices}
     if content.ignore:
         rows["ignore"] = {"ignore": list(content.ignore)}
     return rows
@@ -78,6 +81,10 @@ def _rows_by_key(content: Content) -> dict[str, dict[str, Any]]:
 
 def _price_key(price: Price) -> str:
     return canonical_json([*price.reach, str(price.from_), None if price.hours is None else price.hours.model_dump()])
+
+
+def _period_price_key(price: PeriodPrice) -> str:
+    return canonical_json(["period_price", *price.reach, price.from_])
 
 
 def plan(
@@ -141,6 +148,8 @@ def _mistakes(
     books = [content for content in staying if isinstance(content, PriceBook)]
     yield from _other_currencies(files, [content for content in in_force.values() if isinstance(content, PriceBook)])
     yield from _ambiguous_prices(files, books)
+    yield from _ambiguous_period_prices(files, books)
+    yield from _period_prices_of_nothing(files, books)
     yield from _shared_rule_ids(files, [content for content in staying if isinstance(content, RuleSet)])
 
 
@@ -208,6 +217,46 @@ def _ambiguous_prices(files: Sequence[CatalogFile], books: Sequence[PriceBook]) 
             f"{write_instant(instant)}: let one end before the other begins, or make one more specific"
         )
         yield later.file.filename, Mistake(later.line, 1, sentence)
+
+
+def _ambiguous_period_prices(files: Sequence[CatalogFile], books: Sequence[PriceBook]) -> Iterator[tuple[str, Mistake]]:
+    """Pairs across books, like those of prices."""
+    rows = [
+        (price, None, 0, f"{price_id}, which is in force")
+        for book in books
+        for price_id, price in with_ids(book.name, book.revision, book.period_prices)
+    ] + [(price, file, line, f"that in line {line} of {file.filename}") for file, price, line in _period_prices(files)]
+    for first, second, month in overlapping_months([price for price, *_ in rows]):
+        (_, earlier, _, where), (price, later, line, _) = rows[first], rows[second]
+        if later is None or later is earlier:
+            continue
+        sentence = (
+            f"this period price for {price.meter} is as specific as {where}, and both apply, first "
+            f"{spell_month(month)}: let one end before the other begins, or make one more specific"
+        )
+        yield later.filename, Mistake(line, 1, sentence)
+
+
+def _period_prices_of_nothing(
+    files: Sequence[CatalogFile], books: Sequence[PriceBook]
+) -> Iterator[tuple[str, Mistake]]:
+    """A name that no price gives its line can't be on an invoice: a slip of the keyboard that nobody would notice."""
+    all_books = [*books, *(file.price_book for file in files if file.price_book is not None)]
+    named = {(price.operation, price.invoice_name) for book in all_books for price in book.prices}
+    for file, price, line in _period_prices(files):
+        if (price.operation, price.meter) not in named:
+            sentence = (
+                f"no price in force or in these files gives a line of {price.operation} the name {price.meter}: a "
+                "period price names a line of the invoice, and each event needs a price, 0 if it has no other"
+            )
+            yield file.filename, Mistake(line, 1, sentence)
+
+
+def _period_prices(files: Iterable[CatalogFile]) -> Iterator[tuple[CatalogFile, PeriodPrice, int]]:
+    for file in files:
+        prices = () if file.price_book is None else file.price_book.period_prices
+        for price, line in zip(prices, file.period_price_lines, strict=True):
+            yield file, price, line
 
 
 def _shared_rule_ids(files: Sequence[CatalogFile], sets: Sequence[RuleSet]) -> Iterator[tuple[str, Mistake]]:

@@ -302,6 +302,9 @@ def catalog_show(
     document = describe(entry, at=at)
     rows = document["prices"] if "prices" in document else document["rules"]
     _print(form, document, rows, columns=_columns(rows))
+    period_prices = document.get("period_prices", [])
+    if period_prices and (form or default_format()) is Format.TABLE:
+        print_table(period_prices, columns=_columns(period_prices))
 
 
 class Source(StrEnum):

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 
 from clickhouse import reports
-from pipeline import report
+from pipeline import bridge, period_price, report
 from pipeline.periods import (
     ALL_TIME,
     calendar_window,
     day_of,
+    month_named,
     month_of,
     parse_instant,
     parse_period,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from clickhouse.client import Store
-    from schemas.reports import Figures, LaneSum
+    from schemas.reports import Figures, InvoiceSum, LaneSum
     from tally.settings import Settings
 
 #: An org has at most this many characters (contract of the event); a longer one can't be meant.
@@ -66,6 +67,10 @@ LANE_COLUMNS: Final = ("lane", "requests", "cost", "share", "running_share")
 SUCCESS_COLUMNS: Final = ("lane", "requests", "ok", "failed", "success_rate", "failed_cost")
 LINE_COLUMNS: Final = ("operation", "model", "meter", "quantity", "cost", "exact_cost")
 PROJECT_COLUMNS: Final = ("project", "cost", "exact_cost", "share")
+PART_COLUMNS: Final = ("part", "lane", "amount")
+STEP_COLUMNS: Final = (
+    *("period_price", "meter", "step", "above", "up_to", "quantity", "price", "per", "flat", "packages", "exact_cost"),
+)
 UNPRICED_COLUMNS: Final = ("operation", "provider", "model", "meter", "events", "quantity", "since")
 WINDOW_COLUMNS: Final = (
     "window", "requests", "ok", "failed", "success_rate", "input_tokens", "output_tokens", "cost", "unpriced",
@@ -354,7 +359,8 @@ def invoice_command(
 ) -> None:
     r"""The invoice's shape, live: lines and projects in cents that sum to the total.
 
-    It is open as long as an event of the period could still come in (TALLY_MAX_AGE_DAYS after its end), then closed.
+    Of a whole month with its period prices, and the steps to them. It is open as long as an event of the period could
+    still come in (TALLY_MAX_AGE_DAYS after its end), then closed.
 
     \b
     Examples:
@@ -367,7 +373,7 @@ def invoice_command(
             "period": report.span(asked.period),
             "currency": reports.currency(asked.store),
             "state": report.state(asked.period, now=asked.now, max_age=asked.max_age),
-            **report.invoice(sums),
+            **_invoice(asked, sums),
             "completeness": asked.completeness(report.figures_of_invoice(sums)),
         }
         if asked.form is not Format.TABLE:
@@ -376,7 +382,50 @@ def invoice_command(
         due = f"{document['total']} {document['currency']} ({document['state']})"
         print_table(document["lines"], columns=LINE_COLUMNS, title=f"Invoice of {org}, {_span(asked.period)}: {due}")
         print_table(document["project_breakdown"], columns=PROJECT_COLUMNS)
+        _print_steps(document["period_prices"])
         print_line(_relied_on(document["completeness"]))
+
+
+@report_app.command("why", short_help="Why it costs more or less than before.")
+def why_command(  # noqa: PLR0913 -- options of a command
+    context: typer.Context,
+    *,
+    org: OrgOption,
+    against: Annotated[str, typer.Option("--against", help="The period to compare with, written like --period.")],
+    period: PeriodOption = "month",
+    by: ByOption = By.PROJECT,
+    now: NowOption = None,
+    form: FormatOption = None,
+) -> None:
+    r"""Why a period costs more or less than another: parts that sum to the difference exactly, by lane.
+
+    volume: more requests; mix: other models, or more per request; price: other prices of a unit; new and gone: used in
+    one period only; unpriced: a price that came or went. Of whole months the costs are those of their invoices.
+
+    \b
+    Examples:
+      tally report why --org acme --period 2026-03 --against 2026-02 --by model
+    """
+    now = now or datetime.now(UTC).isoformat()  # one clock for both periods
+    against_period = parse_period(against, now=parse_instant(now))
+    with _question(context, org=org, period=period, now=now, form=form) as asked:
+        compared = replace(asked, period=against_period)
+        (before, before_figures), (after, after_figures) = (_side(side, by=by) for side in (compared, asked))
+        document = {
+            "org": org,
+            "by": by.value,
+            "period": report.span(asked.period),
+            "against": report.span(compared.period),
+            "currency": reports.currency(asked.store),
+            **bridge.bridge(before, after),
+            "completeness": asked.completeness(after_figures),
+            "against_completeness": compared.completeness(before_figures),
+        }
+        title = (
+            f"Cost of {org} by {by.value}, {_span(asked.period)} against {_span(compared.period)}: "
+            f"{document['from']} to {document['to']}, difference {document['difference']} {document['currency']}"
+        )
+        _print(asked.form, document, document["parts"], columns=PART_COLUMNS, title=title)
 
 
 @report_app.command("unpriced", short_help="What was used without a price.")
@@ -524,6 +573,33 @@ def _lanes_document(asked: Question, *, by: By, shape: Callable[[Iterable[LaneSu
         **shape(lanes),
         "completeness": asked.completeness(report.figures_of_lanes(lanes)),
     }
+
+
+def _invoice(asked: Question, sums: Sequence[InvoiceSum]) -> report.Json:
+    """Lines and projects: of a whole month with its period prices, of any other span with what the events cost."""
+    rows = reports.period_prices(asked.store, period=asked.period)
+    month = month_named(asked.period)
+    if month is None:
+        return {**report.invoice(sums), "period_prices": None if rows else []}
+    priced, pools = period_price.price_month(sums, rows=rows, org=asked.org, month=month)
+    return period_price.explained(report.invoice(priced), pools)
+
+
+def _side(asked: Question, *, by: By) -> tuple[bridge.Side, Figures]:
+    """One period of a bridge, with what its completeness needs."""
+    sums = reports.bridge_sums(asked.store, org=asked.org, by=by.value, period=asked.period)
+    rows = reports.period_prices(asked.store, period=asked.period)
+    side = bridge.side(sums, rows=rows, org=asked.org, month=month_named(asked.period))
+    return side, bridge.figures_of_bridge(sums)
+
+
+def _print_steps(pools: Sequence[report.Json] | None) -> None:
+    """How the lines of period prices come about."""
+    if pools is None:
+        print_line("Period prices hold for whole months: in this span each line is what its events cost.")
+    elif pools:
+        named = [({"period_price": pool["id"], "meter": pool["meter"]}, pool["steps"]) for pool in pools]
+        print_table(({**names, **step} for names, steps in named for step in steps), columns=STEP_COLUMNS)
 
 
 def _print_listing(asked: Question, listing: Listing, *, limit: int | None) -> None:

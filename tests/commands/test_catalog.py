@@ -14,6 +14,8 @@ import pytest
 
 from agents.catalog_follower import CatalogFollower
 from clickhouse.catalog import write_revision
+from clickhouse.reports import period_prices
+from pipeline.periods import ALL_TIME
 from schemas.errors import BrokerUnavailable, LogBroken
 from tally import catalog
 from tally.connect import open_store
@@ -419,3 +421,23 @@ def test_the_rows_of_a_revision_are_the_same_whoever_writes_them(ready: Tally, s
 
     assert rows(settings, "SELECT count() AS n FROM price_rows") == [{"n": 4}]
     assert rows(settings, "SELECT DISTINCT * FROM price_rows ORDER BY ALL") == before
+
+
+def test_period_prices_are_applied_shown_and_in_force(ready: Tally, settings: Settings, book: Path) -> None:
+    """From the running month on; `show` lists them with their ids, and with --at those of its month."""
+    rows_of_file = (
+        "period_prices:\n"
+        '  - {operation: lookup, meter: lookups, minimum: 5, until: "2020-01"}\n'
+        '  - {operation: lookup, meter: lookups, kind: volume, tiers: [{price: "0.04"}], from: "2020-01"}\n'
+    )
+    book.write_text(BOOK + rows_of_file, encoding="utf-8")
+
+    (change,) = [done for done in ready("catalog", "apply", str(book)).json["applied"] if done["name"] == "standard"]
+
+    assert [row["after"]["period_price"]["meter"] for row in change["rows"][2:]] == ["lookups", "lookups"]
+    shown = ready("catalog", "show", "standard", "--at", "2026-03-01T00:00:00Z").json["period_prices"]
+    assert [row["period_price_id"] for row in shown] == ["standard@1:period:2"]
+    assert "standard@1:period:1" in ready("catalog", "show", "standard", "--format", "table").stdout
+    with closing(open_store(settings)) as store:
+        in_force = period_prices(store, period=ALL_TIME)
+    assert [row.id for row in in_force] == ["standard@1:period:1", "standard@1:period:2"]

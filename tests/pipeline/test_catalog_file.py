@@ -186,7 +186,7 @@ def test_all_mistakes_are_told_at_once_from_top_to_bottom() -> None:
         "prices.yaml:2:1: `currency` is no ISO 4217 currency code like USD",
         (
             "prices.yaml:3:1: `discount` is no key here; the keys are "
-            "price_book, currency, prices, ignore, rule_set, rules"
+            "price_book, currency, prices, period_prices, ignore, rule_set, rules"
         ),
         'prices.yaml:5:49: this number is not kept exactly without quotes: put it in quotes, "0.5"',
         "prices.yaml:6:56: `per` must be 1 to 1000000000000 units",
@@ -567,3 +567,80 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         load_catalog_file(f"price_book: a\ncurrency: USD\nprices: {text}", filename="prices.yaml")
     except CatalogError as refused:
         assert refused.mistakes  # noqa: PT017 -- both ways are right
+
+
+PERIOD_PRICES = """
+period_prices:
+  - operation: lookup
+    meter: lookups
+    kind: graduated
+    tiers:
+      - {up_to: 10000, price: "0.05"}
+      - {up_to: "100000.5", price: "0.04", flat: 10}
+      - {price: "0.03"}
+  - {operation: lookup, meter: lookups, org: acme, from: "2026-03", kind: package, package: 1000, price: "9.99",
+     included: 500, minimum: "500.00"}
+"""
+
+
+def test_period_prices_are_read_and_travel() -> None:
+    """With the lines of their rows; a book without them says what it always said."""
+    file = load(BOOK + PERIOD_PRICES)
+    book = file.price_book
+    assert book is not None
+
+    graduated, packages = book.period_prices
+    assert [(tier.up_to, tier.price, tier.flat) for tier in graduated.tiers] == [
+        (Decimal(10000), Decimal("0.05"), Decimal(0)),
+        (Decimal("100000.5"), Decimal("0.04"), Decimal(10)),
+        (None, Decimal("0.03"), Decimal(0)),
+    ]
+    assert (packages.from_, packages.package, packages.minimum) == ("2026-03", Decimal(1000), Decimal(500))
+    assert file.period_price_lines == (13, 20)
+    assert PriceBook.from_json(book.to_json()) == book
+    plain = load(BOOK).price_book
+    assert plain is not None
+    assert "period_prices" not in plain.to_json()
+    assert not book.same_content(plain)
+
+
+def test_all_mistakes_of_period_prices_are_told() -> None:
+    """Each with its place, beside those of other rows."""
+    told = mistakes_of("""
+        price_book: standard
+        currency: USD
+        prices:
+          - {operation: lookup, meter: requests, name: lookups, price: "-1"}
+        period_prices:
+          - {operation: lookup, meter: lookups, kind: volume, tiers: [{up_to: 5, price: 0.1}, {price: "x"}]}
+          - {operation: lookup, meter: lookups, kind: tiered, until: 2026-13}
+          - {operation: lookup, meter: lookups, minimum: 5, maximum: 9}
+          - {operation: lookup, meter: lookups, minimum: 5}
+          - {operation: lookup, meter: lookups, minimum: 6, from: "2026-03"}
+    """)
+
+    assert told == [
+        "prices.yaml:5:57: `price` is negative: the least is 0",
+        'prices.yaml:7:81: this number is not kept exactly without quotes: put it in quotes, "0.1"',
+        'prices.yaml:7:88: `tiers.price` must be a plain decimal like "0.15": digits, and digits after a point',
+        "prices.yaml:8:41: `kind` must be 'graduated', 'volume' or 'package'",
+        'prices.yaml:8:55: `until` must be a quoted month like "2026-03": a period price holds for whole months',
+        (
+            "prices.yaml:9:53: `maximum` is no key here; the keys are "
+            "operation, meter, model, org, from, until, kind, tiers, per, package, price, included, minimum"
+        ),
+        (
+            "prices.yaml:11:5: this period price for lookups is as specific as the one in line 10; "
+            "both apply in 2026-03: let one end (`until`) when the other begins (`from`), or make it more specific"
+        ),
+    ]
+
+
+def test_books_with_period_prices_must_agree() -> None:
+    """No book can see it alone."""
+    book = load(BOOK + PERIOD_PRICES).price_book
+    assert book is not None
+    other = book.model_copy(update={"name": "other", "prices": ()})
+
+    with pytest.raises(CatalogError, match="standard@0:period:1 and other@0:period:1 for lookups are equally specific"):
+        check_in_force([book, other])

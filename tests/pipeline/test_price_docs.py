@@ -12,14 +12,20 @@ from typing import Any, NamedTuple
 import pytest
 
 from pipeline.catalog import load_catalog_file
+from pipeline.period_price import Cell, costs_of_month
 from pipeline.price_scalar import ScalarEvent, price_event
+from pipeline.report import money, whole
 from schemas.catalog_file import CatalogError
 from schemas.currencies import CURRENCIES
 from schemas.frames import LINE_STATES
+from schemas.period_prices import PERIOD_TIERS_MAX, PeriodPrice, PeriodTier, with_ids
 from schemas.price_book import PRICES_MAX, TIERS_MAX, Price, PriceBook
 
 ROOT = Path(__file__).parents[2]
 MANUAL = (ROOT / "docs" / "prices.md").read_text(encoding="utf-8")
+_PERIODS = re.compile(
+    r"^## Period prices\n.*?```yaml\n(.*?)```\n\n\| org \|.*?\n.*?\n(.*?)\n\n", re.DOTALL | re.MULTILINE
+)
 _PART = re.compile(r"```(yaml|text)\n(.*?)```|^(\| event \|.*?)\n\n", re.DOTALL | re.MULTILINE)
 
 
@@ -88,6 +94,21 @@ def test_the_refusals_of_the_manual_are_what_is_said(book: str, said: str) -> No
     assert str(refused.value).splitlines() == said.splitlines()
 
 
+def test_the_table_of_period_prices_shows_what_happens() -> None:
+    """Each quantity of a month comes to what stands beside it."""
+    found = _PERIODS.search(MANUAL)
+    assert found is not None
+    prices = with_ids("standard", 1, load(found[1]).period_prices)
+    shown = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in found[2].splitlines()]
+    operations = {price.meter: price.operation for _, price in prices}
+
+    assert len(shown) == 8
+    for org, line, quantity, cost in shown:
+        cell = Cell(operations[line], "", line, whole(Decimal(quantity)), cost=0)
+        (costs, _) = costs_of_month([cell], rows=prices, org=org, month="2026-03")
+        assert [money(units) for units in costs] == [cost], (org, line, quantity)
+
+
 def test_the_manual_has_examples_at_all() -> None:
     """A reader of Markdown that finds nothing would make the other tests empty."""
     assert (len(rows()), len(refusals())) == (32, 2)
@@ -95,12 +116,25 @@ def test_the_manual_has_examples_at_all() -> None:
 
 def test_the_manual_names_every_key_state_and_limit() -> None:
     """What can be written is explained."""
-    names = [field.alias or name for name, field in Price.model_fields.items()]
+    models = (Price, PeriodPrice, PeriodTier)
+    names = [field.alias or name for model in models for name, field in model.model_fields.items()]
 
-    for name in [*names, "price_book", "currency", "prices", "ignore", "priced", "free", "unpriced", *LINE_STATES]:
+    for name in [
+        *names,
+        "price_book",
+        "currency",
+        "prices",
+        "period_prices",
+        "ignore",
+        "priced",
+        "free",
+        "unpriced",
+        *LINE_STATES,
+    ]:
         assert f"`{name}`" in MANUAL, name
     assert f"at most {PRICES_MAX:,}" in MANUAL
     assert f"up to {TIERS_MAX}" in MANUAL
+    assert f"up to {PERIOD_TIERS_MAX}, ascending" in MANUAL
 
 
 def test_the_example_book_is_right_and_says_that_it_is_an_example() -> None:

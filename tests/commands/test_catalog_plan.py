@@ -1,0 +1,102 @@
+"""What applying files would change, and why it can't be done: from values alone, without a server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.catalog import load_catalog_file
+from schemas.price_book import PriceBook
+from tally.catalog_plan import Change, RefusedCatalogError, plan
+
+if TYPE_CHECKING:
+    from schemas.catalog_file import CatalogFile
+
+PRICES = """\
+price_book: standard
+currency: USD
+prices:
+  - {operation: lookup, meter: requests, name: lookups, price: "0.05"}
+"""
+DEAL = """\
+price_book: deal
+currency: USD
+prices: []
+period_prices:
+  - {operation: lookup, meter: lookups, org: acme, minimum: 500}
+"""
+
+
+def load(text: str, *, filename: str = "prices.yaml") -> CatalogFile:
+    """A file as it is read."""
+    return load_catalog_file(text, filename=filename)
+
+
+def applied(*texts: str) -> dict[str, PriceBook]:
+    """The books of some files, in force at revision 1."""
+    books = [load(text).price_book for text in texts]
+    return {book.name: book.model_copy(update={"revision": 1}) for book in books if book is not None}
+
+
+def planned(*texts: str, in_force: dict[str, PriceBook]) -> tuple[Change, ...]:
+    """What the files become."""
+    files = [load(text, filename=f"{at}.yaml") for at, text in enumerate(texts)]
+    return plan(files, in_force=in_force, known=in_force)
+
+
+def told(*texts: str, in_force: dict[str, PriceBook]) -> list[str]:
+    """All that is wrong with applying the files."""
+    with pytest.raises(RefusedCatalogError) as refused:
+        planned(*texts, in_force=in_force)
+    return str(refused.value).splitlines()
+
+
+def test_a_period_price_is_a_row_of_the_change() -> None:
+    """New, changed or ended like a price; a row that begins in another month is another row."""
+    before = applied(PRICES + "period_prices:\n  - {operation: lookup, meter: lookups, minimum: 5}\n")
+    text = PRICES + (
+        'period_prices:\n  - {operation: lookup, meter: lookups, minimum: 6, until: "2026-03"}\n'
+        '  - {operation: lookup, meter: lookups, minimum: 7, from: "2026-03"}\n'
+    )
+
+    (change,) = planned(text, in_force=before)
+    (back,) = planned(PRICES, in_force={"standard": change.after} if isinstance(change.after, PriceBook) else {})
+
+    assert (change.state, change.after.revision) == ("changed", 2)
+    rows = [(row["change"], row["after"]["period_price"]["minimum"]) for row in change.rows()]
+    assert rows == [("changed", "6"), ("new", "7")]
+    assert [row["change"] for row in back.rows()] == ["ended", "ended"]
+
+
+def test_a_book_of_period_prices_stands_beside_the_prices() -> None:
+    """An agreement of its own, over lines that another book in force prices event by event."""
+    (change,) = planned(DEAL, in_force=applied(PRICES))
+
+    assert change.state == "new"
+
+
+def test_period_prices_of_two_books_may_not_contradict_each_other() -> None:
+    """Neither with a book in force nor with another file."""
+    copy = DEAL.replace("deal", "copy")
+
+    assert told(copy, in_force=applied(PRICES, DEAL)) == [
+        (
+            "0.yaml:5:1: this period price for lookups is as specific as deal@1:period:1, which is in force, and both "
+            "apply, first from the beginning: let one end before the other begins, or make one more specific"
+        )
+    ]
+    assert told(DEAL, copy, in_force=applied(PRICES)) == [
+        (
+            "1.yaml:5:1: this period price for lookups is as specific as that in line 5 of 0.yaml, and both apply, "
+            "first from the beginning: let one end before the other begins, or make one more specific"
+        )
+    ]
+
+
+def test_a_period_price_of_a_name_that_no_line_has_is_refused() -> None:
+    """It would never apply, and nobody would notice."""
+    (sentence,) = told(DEAL.replace("lookups", "lokups"), in_force=applied(PRICES))
+
+    assert sentence.startswith("0.yaml:5:1: no price in force or in these files gives a line of lookup the name lokups")
+    assert told(DEAL, in_force={}) == [sentence.replace("lokups", "lookups")]
