@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.count import CountLimits, InsertFacts, InsertRepeats, InsertTotals, PublishConflicts, count, fresh
+from pipeline.count import CountLimits, count, fresh
 from tests.pipeline.oracle import found
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pipeline.memory_store import MemoryStore
     from tests.pipeline.oracle import Books
 
-WRITES: Final = (InsertFacts, InsertRepeats, PublishConflicts, InsertTotals)
 LIMITS: Final = CountLimits(horizon=timedelta(days=35))
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from pipeline import count as count_module
+from pipeline.alert_steps import AskInForce, InsertControls
 from pipeline.block import Block
 from pipeline.count import (
     ASK_AGAIN_MAX,
+    WRITES,
     AskIdentities,
     AskKnown,
     AskTotals,
@@ -21,14 +23,17 @@ from pipeline.count import (
     InsertRepeats,
     InsertTotals,
     PublishConflicts,
+    Question,
     count,
     fresh,
 )
 from pipeline.memory_store import MemoryStore
+from schemas.alerting import InForce
 from schemas.counted import KNOWN
 from schemas.errors import StoreUnavailable
+from schemas.rules import RuleSet
 from tests.pipeline.batches import HORIZON, NOON, Event, LogBlock, make_block
-from tests.pipeline.driving import LIMITS, WRITES, books_of, crash_at, from_the_store, steps_of
+from tests.pipeline.driving import LIMITS, books_of, crash_at, from_the_store, steps_of
 from tests.pipeline.oracle import expected
 
 if TYPE_CHECKING:
@@ -38,16 +43,16 @@ if TYPE_CHECKING:
     from pipeline.count import PartitionState, Step
 
 FIRST = Event(0)
-CONTROL = Block(0, 1, 0, b"anything", control=True)
+CONTROL = Block(0, 1, 0, InForce("USD", {"default": RuleSet(revision=1)}).to_json().encode(), control=True)
 
 
 def test_facts_come_first_and_totals_last() -> None:
     """The one order in which a crash between any two writes is harmless."""
     steps, _, _ = _counted([make_block([FIRST])])
 
-    assert [AskIdentities, InsertFacts, InsertRepeats, PublishConflicts, AskTotals, InsertTotals] == [
-        type(step) for step in steps
-    ]
+    assert [type(step) for step in steps] == [
+        AskIdentities, InsertFacts, InsertRepeats, PublishConflicts, AskTotals, AskInForce, InsertTotals,
+    ]  # fmt: skip
 
 
 def test_every_question_is_as_of_the_first_block_that_will_be_read() -> None:
@@ -199,21 +204,29 @@ def test_a_total_newer_than_the_first_block_is_taken_back_to_the_facts_before_it
     assert store.totals().select("requests", "version").rows() == [(2, 1)]
 
 
-def test_control_blocks_move_the_position_and_nothing_else() -> None:
-    """A catalog revision in the log is no event; its place is counted past."""
+def test_a_control_block_is_no_event() -> None:
+    """It changes what is in force from its place on, and is counted past."""
     _, state, counted = _counted([make_block([FIRST]), CONTROL])
 
     assert (counted.events, counted.facts.events.height, state.next_block) == (1, 1, 2)
 
 
-def test_a_run_of_control_blocks_alone_writes_nothing() -> None:
-    """No events, no rows."""
+def test_a_control_block_alone_writes_what_is_in_force() -> None:
+    """No events, no facts and no totals; the rules, as they will be asked for after a restart."""
     store = MemoryStore()
 
-    _, state, counted = _counted([CONTROL], store=store)
+    steps, state, counted = _counted([CONTROL], store=store)
 
     assert (counted.events, state.next_block) == (0, 2)
+    assert [type(step) for step in steps if isinstance(step, WRITES)] == [InsertControls]
     assert store.facts().height == store.totals().height == 0
+    assert store.carry_out(AskInForce(0, 2)) == InForce.from_json(CONTROL.value)
+
+
+def test_a_block_that_says_it_is_a_control_block_and_is_none_is_refused() -> None:
+    """What is in force can't be guessed: the worker ends instead of judging by other rules."""
+    with pytest.raises(ValueError, match="control block"):
+        _counted([replace(CONTROL, value=b'{"schema": "tally.control.v2"}')])
 
 
 @pytest.mark.parametrize(
@@ -317,7 +330,7 @@ def test_every_step_is_a_question_or_a_write() -> None:
     """Whoever carries steps out can tell the two kinds apart."""
     steps, _, _ = _counted([make_block([FIRST])])
 
-    assert all(isinstance(step, (*WRITES, AskIdentities, AskKnown, AskTotals)) for step in steps)
+    assert all(isinstance(step, (*WRITES, Question)) for step in steps)
 
 
 def test_known_facts_have_their_columns_even_when_there_are_none() -> None:
