@@ -303,16 +303,18 @@ class RuleSet(BaseModel):
         return cls.model_validate(json.loads(text))
 
 
-def next_rule_revision(loaded: RuleSet, *, in_force: RuleSet | None) -> RuleSet:
+def next_rule_revision(loaded: RuleSet, *, in_force: RuleSet | None, newest: int = 0) -> RuleSet:
     """Gives the set to apply: ``in_force`` itself when nothing changed, else ``loaded`` under the next revision.
 
-    A rule that says the same as before keeps its revision, and with it the ids of its alerts.
+    A rule that says the same as before keeps its revision, and with it the ids of its alerts. ``newest`` is the
+    highest revision of any set: the next one is above it, so that a rule which moves from one set to another gets a
+    revision that it never had, and its alerts new ids.
     """
     if in_force is not None and in_force.name != loaded.name:
         raise ValueError(f"{loaded.name!r} cannot be a revision of {in_force.name!r}")
     if in_force is not None and loaded.same_content(in_force):
         return in_force
-    revision = 1 if in_force is None else in_force.revision + 1
+    revision = 1 + max(newest, 0 if in_force is None else in_force.revision)
     before = {} if in_force is None else {rule.id: rule for rule in in_force.rules}
     rules = tuple(
         before[rule.id]

@@ -101,8 +101,9 @@ def plan(
     mistakes = list(_mistakes(files, in_force, {**known, **in_force}))
     if mistakes:
         raise RefusedCatalogError([CatalogError(filename=name, mistakes=found) for name, found in _by_file(mistakes)])
+    newest = max((content.revision for content in known.values() if isinstance(content, RuleSet)), default=0)
     return tuple(
-        Change(before=in_force.get(content.name), after=_next(content, known.get(content.name)))
+        Change(before=in_force.get(content.name), after=_next(content, known.get(content.name), newest=newest))
         for file in files
         for content in contents(file)
     )
@@ -126,10 +127,10 @@ def contents(file: CatalogFile) -> list[Content]:
     return [content for content in (file.price_book, file.rule_set) if content is not None]
 
 
-def _next(content: Content, known: Content | None) -> Content:
+def _next(content: Content, known: Content | None, *, newest: int) -> Content:
     if isinstance(content, PriceBook):
         return next_revision(content, in_force=known if isinstance(known, PriceBook) else None)
-    return next_rule_revision(content, in_force=known if isinstance(known, RuleSet) else None)
+    return next_rule_revision(content, in_force=known if isinstance(known, RuleSet) else None, newest=newest)
 
 
 def _by_file(mistakes: Iterable[tuple[str, Mistake]]) -> Iterator[tuple[str, list[Mistake]]]:

@@ -8,9 +8,12 @@ import pytest
 
 from pipeline.catalog import load_catalog_file
 from schemas.price_book import PriceBook
+from schemas.rules import RuleSet
 from tally.catalog_plan import Change, RefusedCatalogError, plan
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from schemas.catalog_file import CatalogFile
 
 PRICES = """\
@@ -39,7 +42,7 @@ def applied(*texts: str) -> dict[str, PriceBook]:
     return {book.name: book.model_copy(update={"revision": 1}) for book in books if book is not None}
 
 
-def planned(*texts: str, in_force: dict[str, PriceBook]) -> tuple[Change, ...]:
+def planned(*texts: str, in_force: Mapping[str, PriceBook | RuleSet]) -> tuple[Change, ...]:
     """What the files become."""
     files = [load(text, filename=f"{at}.yaml") for at, text in enumerate(texts)]
     return plan(files, in_force=in_force, known=in_force)
@@ -100,3 +103,19 @@ def test_a_period_price_of_a_name_that_no_line_has_is_refused() -> None:
 
     assert sentence.startswith("0.yaml:5:1: no price in force or in these files gives a line of lookup the name lokups")
     assert told(DEAL, in_force={}) == [sentence.replace("lokups", "lookups")]
+
+
+def test_a_rule_that_moves_to_another_set_gets_a_revision_that_it_never_had() -> None:
+    """Rule and revision name its alerts: two rules in one would be silent where the first one fired."""
+    rule = "  - {{id: burst, scope: project, measure: requests, window: day, thresholds: [{limit}]}}\n"
+    ours, theirs = ("rule_set: ours\nrules:\n" + rule.format(limit=5)), "rule_set: theirs\nrules:\n"
+    in_force: dict[str, PriceBook | RuleSet] = {}
+    revisions = []
+
+    for texts in ((ours,), ("rule_set: ours\nrules: []\n", theirs + rule.format(limit=9))):
+        for change in planned(*texts, in_force=in_force):
+            in_force[change.after.name] = change.after
+        rules = [rule for content in in_force.values() if isinstance(content, RuleSet) for rule in content.rules]
+        revisions += [rule.revision for rule in rules if rule.id == "burst"]
+
+    assert revisions == [1, 2]
