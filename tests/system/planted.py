@@ -11,6 +11,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
 import agents.count
 from agents.count import CountAgent
 from clickhouse.client import Store
@@ -20,9 +22,16 @@ from tally.main import main
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+log = structlog.get_logger()
+
 #: How long the store takes for facts here, so that a fault finds them under way.
 LATE_SECONDS: Final = 1.0
 EVERY_BLOCK: Final = 2**63 - 1
+
+#: What a worker that inserts facts once logs, so that the store can be killed meanwhile and the loss is known.
+INSERT_BEGUN: Final = "planted_insert_begun"
+INSERT_ENDED: Final = "planted_insert_ended"
+INSERT_GIVEN_UP: Final = "planted_insert_given_up"
 
 
 def acknowledge_before_insert() -> None:
@@ -44,17 +53,20 @@ def acknowledge_before_insert() -> None:
 
 
 def insert_facts_once() -> None:
-    """An insert of facts whose outcome is unknown is taken for done instead of repeated."""
+    """An insert of facts whose outcome is unknown is taken for done instead of repeated; it says when it is at it."""
     insert = Store.insert
 
     def tried_once(self: Store, table: str, rows: Any) -> None:
-        if table == "facts_rows":
-            time.sleep(LATE_SECONDS)
+        if table != "facts_rows":
+            insert(self, table, rows)
+            return
+        log.info(INSERT_BEGUN)
+        time.sleep(LATE_SECONDS)
         try:
             insert(self, table, rows)
+            log.info(INSERT_ENDED)
         except StoreUnavailable:
-            if table != "facts_rows":
-                raise
+            log.info(INSERT_GIVEN_UP)
 
     Store.insert = tried_once  # type: ignore[method-assign]
 
