@@ -21,7 +21,7 @@ from agents.retrying import until_done
 from schemas.errors import LogBroken
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from agents.chunks import Chunk
     from agents.metrics import Metrics
@@ -101,6 +101,7 @@ class Pipeline:
             log.info("partitions_assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
 
         app.positioned = self._check_start
+        app.passed_over = self._check_holes
         app.finalize()
         await app.start()
 
@@ -167,12 +168,7 @@ class Pipeline:
 
     async def _check_start(self, committed: Mapping[Any, int | None]) -> None:
         """Records that retention deleted before they were read are lost money: say so and end, never skip them."""
-        spans = await until_done(
-            lambda: self._raw_log.spans((tp.topic, tp.partition) for tp in committed),
-            what="log",
-            should_stop=self._stopping,
-            metrics=self._metrics,
-        )
+        spans = await self._in_log(lambda: self._raw_log.spans((tp.topic, tp.partition) for tp in committed))
         for tp, offset in committed.items():
             begin, _ = spans[tp.topic, tp.partition]
             if offset is not None and offset < begin:
@@ -182,6 +178,40 @@ class Pipeline:
                         "were read: some were deleted unread; reset the group's offsets to accept the loss."
                     )
                 )
+
+    async def _check_holes(self, tp: Any, holes: Sequence[tuple[int, int]]) -> None:
+        """Offsets for which nothing came must hold nothing: a record that was skipped would be missing in every number.
+
+        Markers and aborted records of transactions hold nothing. Nothing behind the holes was delivered yet, so a
+        worker that ends here, and starts again, reads them again.
+        """
+        skipped = await self._in_log(lambda: self._skipped(tp, holes))
+        if skipped:
+            error = LogBroken(f"{tp.topic} partition {tp.partition}: {skipped}")
+            self._break(error)
+            raise error
+        self._metrics.empty_offsets.labels(tp.topic).inc(sum(end - start for start, end in holes))
+
+    async def _skipped(self, tp: Any, holes: Sequence[tuple[int, int]]) -> str:
+        """What is wrong with these holes; nothing when there is no record in them."""
+        first = holes[0][0]
+        begin, _ = await self._raw_log.span(tp.topic, tp.partition)
+        if begin > first:
+            return (
+                f"the log begins at {begin} now, but only records below {first} were read: some were deleted unread; "
+                "reset the group's offsets to accept the loss."
+            )
+        held = await self._raw_log.held(tp.topic, tp.partition, holes)
+        if not held:
+            return ""
+        records = "1 record" if len(held) == 1 else f"{len(held)} records"
+        return (
+            f"{records} that the consumer passed over {'is' if len(held) == 1 else 'are'} not counted, the first at "
+            f"{held[0]}; nothing beyond it is committed: start the worker again, which reads it, and report this."
+        )
+
+    async def _in_log(self, question: Callable[[], Awaitable[Any]]) -> Any:
+        return await until_done(question, what="log", should_stop=self._stopping, metrics=self._metrics)
 
     def _note_lag(self) -> None:
         consumer = self.app.consumer

@@ -73,6 +73,10 @@ class Metrics:
             "tally_lag_records", "Records not yet committed by this worker's group.", ["topic", "partition"],
             registry=registry,
         )  # fmt: skip
+        self.empty_offsets = Counter(
+            "tally_empty_offsets_total", "Offsets passed over that hold no record, looked up in the log.", ["topic"],
+            registry=registry,
+        )  # fmt: skip
         self.oldest_unprocessed = Gauge(
             "tally_oldest_unprocessed_seconds", "Age of the oldest record read and not yet worked off.", ["topic"],
             registry=registry,
