@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import faust.streams
 import structlog
 
+from agents.auditor import Auditor, audit_now_and_then
 from agents.batching import Batcher
 from agents.catalog_follower import CatalogFollower
 from agents.chunks import ChunkApp, ChunkConsumer, ChunkSchema
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from agents.chunks import Chunk
     from agents.metrics import Metrics
     from agents.wiring import Wiring
+    from clickhouse.audit import Figures
 
 log = structlog.get_logger()
 
@@ -54,6 +56,7 @@ class Pipeline:
         self.failure: BaseException | None = None
         self._should_stop = False
         self.joined = asyncio.Event()
+        self._audits: asyncio.Future[None] | None = None
         self._broken = asyncio.Event()
 
     async def start(self) -> None:
@@ -104,6 +107,8 @@ class Pipeline:
         app.passed_over = self._check_holes
         app.finalize()
         await app.start()
+        if wiring.audit_seconds:
+            self._audits = asyncio.ensure_future(self._audit())
 
     async def run(self) -> None:
         """Returns when the app broke; ``failure`` then says why. Keeps the gauges and the heartbeat meanwhile."""
@@ -123,6 +128,8 @@ class Pipeline:
     async def stop(self) -> None:
         """Finishes the batches in flight, commits, leaves the group."""
         self._should_stop = True
+        if self._audits is not None:
+            self._audits.cancel()
         try:
             await self.app.stop()
         except asyncio.CancelledError:
@@ -142,6 +149,26 @@ class Pipeline:
         """For how long work has waited without any progress: a server is away."""
         consumer = self.app.consumer
         return consumer.stalled_seconds() if isinstance(consumer, ChunkConsumer) else 0.0
+
+    async def _audit(self) -> None:
+        """The worker that counts partition 0 proves the newest books now and then."""
+        wiring = self._wiring
+        auditor = Auditor(
+            wiring.store, topics=wiring.topics, log_view=wiring.log_view, should_stop=self._stopping
+        )  # fmt: skip
+
+        def show(figures: Figures, found_at: float) -> None:
+            self._metrics.unaccounted_events.set(figures.unaccounted_events)
+            self._metrics.drift_cost.set(float(figures.drift_cost))
+            self._metrics.last_audit.set(found_at)
+
+        def is_mine() -> bool:
+            return self.assigned and (wiring.topics.priced, 0) in self.app.consumer.assignment()
+
+        try:
+            await audit_now_and_then(auditor, seconds=wiring.audit_seconds, is_mine=is_mine, show=show)
+        except Exception as error:  # noqa: BLE001 -- a bug, which must end the worker as any other does
+            self._break(error)
 
     def _stopping(self) -> bool:
         return self._should_stop or self._broken.is_set()

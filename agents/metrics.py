@@ -102,6 +102,21 @@ class Metrics:
             "tally_event_to_alert_seconds", "From the broker's append of an event to the alert it caused.",
             registry=registry,
         )  # fmt: skip
+        self.unaccounted_events = Gauge(
+            "tally_unaccounted_events",
+            "Committed events that are neither counted, nor repeats, nor refused; 0 when the books balance.",
+            registry=registry,
+        )
+        self.drift_cost = Gauge(
+            "tally_drift_cost",
+            "What hourly totals and their facts differ by in cost, without signs; 0 when the books balance.",
+            registry=registry,
+        )
+        self.last_audit = Gauge(
+            "tally_last_audit_timestamp_seconds",
+            "When this worker last audited the newest books; 0 unless it is the auditor.",
+            registry=registry,
+        )
         self.rebalances = Counter(
             "tally_rebalances_total", "Rebalances of the consumer group that this worker saw.", registry=registry
         )
