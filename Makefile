@@ -15,6 +15,9 @@ PYTHON := $(or $(shell command -v python3.11),$(shell command -v python3),python
 RUN := $(UV) run --no-sync
 SYNCED := .venv/.synced
 PYTEST_OPTIONS ?=
+# Files side by side in two processes, each with a broker and a store of its own: most of a test is waiting for servers.
+TEST_PROCESSES ?= 2
+SIDE_BY_SIDE := -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help
 help: ## Say what there is to make.
@@ -30,7 +33,7 @@ up: jars ## Run broker, store and a worker together until interrupted.
 
 .PHONY: test
 test: jars ## Run every test but the soak, against a real Kafka and a real ClickHouse engine.
-	$(RUN) pytest -m "not soak" $(PYTEST_OPTIONS)
+	$(RUN) pytest -m "not soak" $(SIDE_BY_SIDE) $(PYTEST_OPTIONS)
 
 .PHONY: test-fast
 test-fast: $(SYNCED) ## Run the tests that need no server; they end in seconds.

@@ -12,6 +12,7 @@ In the order of reading:
     rejects.py     refusals as rows and messages
     retrying.py    waiting for a server that is away
     catalog_follower.py  the price books in force
+    auditor.py     proves the newest books now and then, on one worker
     metrics.py, health.py  what ops sees
     wiring.py      what an agent is given
 """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import faust.streams
 import structlog
 
+from agents.auditor import Auditor, audit_now_and_then
 from agents.batching import Batcher
 from agents.catalog_follower import CatalogFollower
 from agents.chunks import ChunkApp, ChunkConsumer, ChunkSchema
@@ -21,11 +22,12 @@ from agents.retrying import until_done
 from schemas.errors import LogBroken
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from agents.chunks import Chunk
     from agents.metrics import Metrics
     from agents.wiring import Wiring
+    from clickhouse.audit import Figures
 
 log = structlog.get_logger()
 
@@ -54,6 +56,7 @@ class Pipeline:
         self.failure: BaseException | None = None
         self._should_stop = False
         self.joined = asyncio.Event()
+        self._audits: asyncio.Future[None] | None = None
         self._broken = asyncio.Event()
 
     async def start(self) -> None:
@@ -101,8 +104,11 @@ class Pipeline:
             log.info("partitions_assigned", partitions=sorted(f"{tp.topic}/{tp.partition}" for tp in assigned))
 
         app.positioned = self._check_start
+        app.passed_over = self._check_holes
         app.finalize()
         await app.start()
+        if wiring.audit_seconds:
+            self._audits = asyncio.ensure_future(self._audit())
 
     async def run(self) -> None:
         """Returns when the app broke; ``failure`` then says why. Keeps the gauges and the heartbeat meanwhile."""
@@ -122,6 +128,8 @@ class Pipeline:
     async def stop(self) -> None:
         """Finishes the batches in flight, commits, leaves the group."""
         self._should_stop = True
+        if self._audits is not None:
+            self._audits.cancel()
         try:
             await self.app.stop()
         except asyncio.CancelledError:
@@ -141,6 +149,26 @@ class Pipeline:
         """For how long work has waited without any progress: a server is away."""
         consumer = self.app.consumer
         return consumer.stalled_seconds() if isinstance(consumer, ChunkConsumer) else 0.0
+
+    async def _audit(self) -> None:
+        """The worker that counts partition 0 proves the newest books now and then."""
+        wiring = self._wiring
+        auditor = Auditor(
+            wiring.store, topics=wiring.topics, log_view=wiring.log_view, should_stop=self._stopping
+        )  # fmt: skip
+
+        def show(figures: Figures, found_at: float) -> None:
+            self._metrics.unaccounted_events.set(figures.unaccounted_events)
+            self._metrics.drift_cost.set(float(figures.drift_cost))
+            self._metrics.last_audit.set(found_at)
+
+        def is_mine() -> bool:
+            return self.assigned and (wiring.topics.priced, 0) in self.app.consumer.assignment()
+
+        try:
+            await audit_now_and_then(auditor, seconds=wiring.audit_seconds, is_mine=is_mine, show=show)
+        except Exception as error:  # noqa: BLE001 -- a bug, which must end the worker as any other does
+            self._break(error)
 
     def _stopping(self) -> bool:
         return self._should_stop or self._broken.is_set()
@@ -167,12 +195,7 @@ class Pipeline:
 
     async def _check_start(self, committed: Mapping[Any, int | None]) -> None:
         """Records that retention deleted before they were read are lost money: say so and end, never skip them."""
-        spans = await until_done(
-            lambda: self._raw_log.spans((tp.topic, tp.partition) for tp in committed),
-            what="log",
-            should_stop=self._stopping,
-            metrics=self._metrics,
-        )
+        spans = await self._in_log(lambda: self._raw_log.spans((tp.topic, tp.partition) for tp in committed))
         for tp, offset in committed.items():
             begin, _ = spans[tp.topic, tp.partition]
             if offset is not None and offset < begin:
@@ -182,6 +205,40 @@ class Pipeline:
                         "were read: some were deleted unread; reset the group's offsets to accept the loss."
                     )
                 )
+
+    async def _check_holes(self, tp: Any, holes: Sequence[tuple[int, int]]) -> None:
+        """Offsets for which nothing came must hold nothing: a record that was skipped would be missing in every number.
+
+        Markers and aborted records of transactions hold nothing. Nothing behind the holes was delivered yet, so a
+        worker that ends here, and starts again, reads them again.
+        """
+        skipped = await self._in_log(lambda: self._skipped(tp, holes))
+        if skipped:
+            error = LogBroken(f"{tp.topic} partition {tp.partition}: {skipped}")
+            self._break(error)
+            raise error
+        self._metrics.empty_offsets.labels(tp.topic).inc(sum(end - start for start, end in holes))
+
+    async def _skipped(self, tp: Any, holes: Sequence[tuple[int, int]]) -> str:
+        """What is wrong with these holes; nothing when there is no record in them."""
+        first = holes[0][0]
+        begin, _ = await self._raw_log.span(tp.topic, tp.partition)
+        if begin > first:
+            return (
+                f"the log begins at {begin} now, but only records below {first} were read: some were deleted unread; "
+                "reset the group's offsets to accept the loss."
+            )
+        held = await self._raw_log.held(tp.topic, tp.partition, holes)
+        if not held:
+            return ""
+        records = "1 record" if len(held) == 1 else f"{len(held)} records"
+        return (
+            f"{records} that the consumer passed over {'is' if len(held) == 1 else 'are'} not counted, the first at "
+            f"{held[0]}; nothing beyond it is committed: start the worker again, which reads it, and report this."
+        )
+
+    async def _in_log(self, question: Callable[[], Awaitable[Any]]) -> Any:
+        return await until_done(question, what="log", should_stop=self._stopping, metrics=self._metrics)
 
     def _note_lag(self) -> None:
         consumer = self.app.consumer

@@ -3,7 +3,8 @@
 Stock Faust spends 80-120 µs of asyncio machinery on every record and can commit past a record that was not acked (its
 gap arithmetic; github.com/faust-streaming/faust issues 502, 529, 606). Here one Faust ``Event`` stands for a
 contiguous run of one partition, and the committed offset is the end of the longest fully acked prefix of runs, so it
-never passes work in flight. Rebalances, queues, supervisors and the commit loop stay Faust's.
+never passes work in flight. Offsets for which nothing came are reported before anything behind them is delivered.
+Rebalances, queues, supervisors and the commit loop stay Faust's.
 
 It leans on private methods of faust-streaming 0.15.3; ``tests/agents/test_chunks_guard.py`` fails when they change.
 """
@@ -27,7 +28,7 @@ from mode.utils.futures import notify
 from schemas.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from faust.types import TP
 
@@ -133,6 +134,9 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             run = fetched
             if wanted is not None and run[0].offset < wanted:
                 run = [record for record in run if record.offset >= wanted]
+            # What an older generation fetched is dropped below, and is behind where this one begins to read.
+            if self._current(generation) and (holes := _holes(run, wanted)):
+                await self.app.passed_over(tp, holes)
             for start in range(0, len(run), size):
                 if not self._current(generation):
                     self._dropped = True
@@ -184,7 +188,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         return message
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Nothing: holes in a log (transaction markers) need no bookkeeping, a chunk's end is its last record + 1."""
+        """Nothing: holes need no bookkeeping here, a chunk's end is its last record + 1; ``getmany`` reports them."""
 
     def ack(self, message: Any) -> bool:
         """Marks the chunk as done and lets its payload go."""
@@ -243,8 +247,9 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             self._dropped = True
             raise
         self._inflight.clear()
-        self._next.clear()
-        await self.app.positioned({tp: self._committed_offset.get(tp) for tp in self.assignment()})
+        committed = {tp: self._committed_offset.get(tp) for tp in self.assignment()}
+        self._next = {tp: offset for tp, offset in committed.items() if offset is not None}
+        await self.app.positioned(committed)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: Faust's hints at slow streams know no chunks, and fail while a position is being reset."""
@@ -282,6 +287,17 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
                 await self.crash(BrokerUnavailable(f"The consumer group failed ({error!r}): start the worker again."))
 
 
+def _holes(run: Sequence[Any], wanted: int | None) -> list[tuple[int, int]]:
+    """The half-open spans of offsets that are missing in a run, and before it when its first offset is known."""
+    if not run:
+        return []
+    start = run[0].offset if wanted is None else wanted
+    if run[-1].offset + 1 - start == len(run):
+        return []
+    following = [start, *(record.offset + 1 for record in run[:-1])]
+    return [(next_, record.offset) for next_, record in zip(following, run, strict=True) if record.offset > next_]
+
+
 class ChunkTransport(driver.Transport):  # type: ignore[misc]
     """Faust's aiokafka transport with the chunk consumer."""
 
@@ -294,6 +310,11 @@ class ChunkApp(faust.App):  # type: ignore[misc]
     chunk_records_max: int = 5_000
     positioned: Callable[[Mapping[TP, int | None]], Awaitable[None]]
     """Called with the committed offsets whenever reading (re)starts from them, before the first chunk is delivered."""
+    passed_over: Callable[[TP, Sequence[tuple[int, int]]], Awaitable[None]]
+    """Called with half-open spans of offsets for which nothing came, before the first record behind them is delivered.
+
+    Markers of transactions leave such holes. Raises when records were skipped; then nothing behind them is delivered.
+    """
     committed_at: float = 0.0  # Unix seconds; 0 before the first commit
 
     def _new_transport(self) -> ChunkTransport:

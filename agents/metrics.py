@@ -74,6 +74,10 @@ class Metrics:
             "tally_lag_records", "Records not yet committed by this worker's group.", ["topic", "partition"],
             registry=registry,
         )  # fmt: skip
+        self.empty_offsets = Counter(
+            "tally_empty_offsets_total", "Offsets passed over that hold no record, looked up in the log.", ["topic"],
+            registry=registry,
+        )  # fmt: skip
         self.oldest_unprocessed = Gauge(
             "tally_oldest_unprocessed_seconds", "Age of the oldest record read and not yet worked off.", ["topic"],
             registry=registry,
@@ -99,6 +103,21 @@ class Metrics:
             "tally_event_to_alert_seconds", "From the broker's append of an event to the alert it caused.",
             registry=registry,
         )  # fmt: skip
+        self.unaccounted_events = Gauge(
+            "tally_unaccounted_events",
+            "Committed events that are neither counted, nor repeats, nor refused; 0 when the books balance.",
+            registry=registry,
+        )
+        self.drift_cost = Gauge(
+            "tally_drift_cost",
+            "What hourly totals and their facts differ by in cost, without signs; 0 when the books balance.",
+            registry=registry,
+        )
+        self.last_audit = Gauge(
+            "tally_last_audit_timestamp_seconds",
+            "When this worker last audited the newest books; 0 unless it is the auditor.",
+            registry=registry,
+        )
         self.rebalances = Counter(
             "tally_rebalances_total", "Rebalances of the consumer group that this worker saw.", registry=registry
         )

@@ -6,14 +6,17 @@ A consumer without a group: it moves no committed offset and takes part in no re
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from schemas.errors import BrokerUnavailable
 from schemas.records import RawRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 #: Records further apart than this are sought one by one instead of read through.
 SEEK_BEYOND: Final = 2_000
@@ -78,6 +81,41 @@ class RawLog:
                 held = sorted(offset for offset in offsets if begin <= offset < end)
                 await self._read_partition(TopicPartition(topic, partition), held, found)
         return found
+
+    async def held(self, topic: str, partition: int, spans: Sequence[tuple[int, int]]) -> list[int]:
+        """The offsets within ascending half-open spans that hold a committed record, ascending.
+
+        There must be a committed record behind the last span, as there is behind a hole that was passed over.
+
+        Raises:
+            OffsetOutOfRangeError: the log no longer holds the first of the spans.
+            BrokerUnavailable: nothing came within READ_SECONDS_MAX.
+        """
+        place, found, left = TopicPartition(topic, partition), list[int](), deque(spans)
+        async with self._lock:
+            self._assign([place])
+            while left:
+                self._reader.seek(place, left[0][0])
+                self._reader.resume(place)
+                try:
+                    await self._look_through(place, left, found)
+                finally:
+                    self._reader.pause(place)
+        return found
+
+    async def _look_through(self, place: TopicPartition, left: deque[tuple[int, int]], found: list[int]) -> None:
+        """Reads on while the next span is near; takes those that it has gone through off the left."""
+        while left:
+            answer = await self._reader.getmany(place, timeout_ms=int(READ_SECONDS_MAX * 1_000))
+            offsets = [record.offset for record in answer.get(place, ())]
+            if not offsets:
+                raise BrokerUnavailable(f"Kafka gave no record of {place.topic} partition {place.partition}.")
+            for start, end in left:
+                found += offsets[bisect_left(offsets, start) : bisect_left(offsets, end)]
+            while left and left[0][1] <= offsets[-1] + 1:
+                left.popleft()
+            if left and left[0][0] - offsets[-1] > SEEK_BEYOND:
+                return
 
     @property
     def _reader(self) -> AIOKafkaConsumer:

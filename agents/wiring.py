@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from clickhouse.audit import LogView
     from clickhouse.client import StoreAddress
     from pipeline.count import CountLimits
     from pipeline.decode import Limits
@@ -29,6 +30,8 @@ class Wiring:
     batch_events_max: int
     batch_wait_seconds: float
     session_timeout_seconds: float
+    audit_seconds: float  # 0 is never
+    log_view: LogView  # for the auditor
     state_dir: Path  # Faust makes a folder there; nothing in it matters
     block_bytes_max: int = 4 * 1024 * 1024
 

@@ -8,6 +8,7 @@ the fence (the blocks that were committed when it was read) is judged, so that a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -43,6 +44,8 @@ PASSES: Final = 3
 
 LATEST_SECONDS: Final = 4_291_747_200  # 2106-01-01, as far as ClickHouse's DateTime goes in whole years
 MICROSECONDS: Final = 1_000_000
+SECONDS_PER_HOUR: Final = 3_600
+COST_DECIMALS: Final = 12
 
 #: The columns of totals_rows, in the order in which a rebuilt row is written.
 TOTAL_COLUMNS: Final = (
@@ -102,6 +105,22 @@ class Fence:
         return {"partitions": list(self.blocks), "fences": list(self.blocks.values())}
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is wrong with the books in two numbers; both are 0 when they balance."""
+
+    unaccounted_events: int = 0  # committed raw events that are neither facts nor repeats nor refusals
+    drift_cost: Decimal = Decimal(0)  # Σ |cost of a total - cost of its facts|
+
+    @property
+    def are_zero(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.unaccounted_events and not self.drift_cost
+
+    def __add__(self, other: Figures) -> Figures:
+        return Figures(self.unaccounted_events + other.unaccounted_events, self.drift_cost + other.drift_cost)
+
+
 class Slice(NamedTuple):
     """Neighbouring orgs over all of time, or some hours of one org; ``end_seconds`` is excluded."""
 
@@ -122,8 +141,10 @@ class Slice(NamedTuple):
 
 def check_raw_records(
     store: Store, *, topic: str, positions: Mapping[int, Position], held: Callable[..., Mapping[int, Sequence[int]]]
-) -> list[Check]:
+) -> tuple[list[Check], int]:
     """Every record between the log's begin and the committed offset is accounted for, each event in one way only.
+
+    Hands back the checks, and how many events are missing: at least one of a record of which nothing is there.
 
     Offsets below the log's begin can no longer be looked up and say nothing. ``held`` is LogView.held; an offset that
     Kafka does not hold (a transaction's marker) is no record.
@@ -147,7 +168,7 @@ def check_raw_records(
     offsets = sum(end - begin for begin, end in spans.values())
     uses = sum(row["uses"] for row in stretches)
     used = sum(row["used"] for row in stretches)
-    return [
+    checks = [
         Check(
             check="raw_records_accounted_for",
             ok=not gaps.missing,
@@ -163,6 +184,7 @@ def check_raw_records(
             detail="" if uses == used else "Some events are counted, or recorded as repeats, more than once.",
         ),
     ]
+    return checks, gaps.missing_events
 
 
 def _stretches(span: tuple[int, int]) -> range:
@@ -190,6 +212,7 @@ class _Gaps:
         self._held = held
         self._names: list[str] = []
         self.missing = 0
+        self.missing_events = 0
         self.excused = 0
 
     def look_at(self, partition: int, span: tuple[int, int], stretches: Sequence[int]) -> None:
@@ -219,6 +242,7 @@ class _Gaps:
             if not row["of"] and row["offset"] not in held:
                 continue
             self.missing += 1
+            self.missing_events += max(1, row["of"] - len(row["indexes"]))
             if len(self._names) < NAMED_MAX:
                 self._names.append(f"{self._topic}/{partition}/{row['offset']}{_which_events(row)}")
 
@@ -330,6 +354,20 @@ def slices(store: Store, *, org: str, rows_max: int = SLICE_ROWS) -> list[Slice]
     return found
 
 
+def recent_slices(store: Store, *, since: Fence, rows_max: int = SLICE_ROWS) -> list[tuple[Slice, int]]:
+    """What was written since a fence, in slices of one org with about so many rows each; an hour is never cut."""
+    hours: dict[str, list[tuple[int, int]]] = {}
+    for row in store.rows(
+        query("audit_recent"), {"partitions": list(since.blocks), "since": list(since.blocks.values())}
+    ):
+        hours.setdefault(row["org"], []).append((row["start"], row["rows"]))
+    return [
+        (Slice(org, org, starts[0], starts[-1] + SECONDS_PER_HOUR), rows)
+        for org, weights in hours.items()
+        for starts, rows in _packed(weights, rows_max=rows_max)
+    ]
+
+
 def _slices_of_hours(store: Store, *, org: str, rows_max: int) -> list[Slice]:
     weights = ((row["start"], row["rows"]) for row in store.rows(query("audit_hours"), {"org": org}))
     starts = [hours[0] for hours, _ in _packed(weights, rows_max=rows_max)]
@@ -379,13 +417,15 @@ class _Lanes:
     unequal: int = 0
     unequal_in_quantities: int = 0
     moving: int = 0
+    drift_units: int = 0  # of 10⁻¹²
 
 
 def check_totals(
     store: Store, *, within: Sequence[Slice], fence: Fence, next_fence: Callable[[], Fence]
-) -> tuple[list[Check], list[Slice]]:
-    """Every total is the sum of its facts up to its version, and no counted block is missing; and where one is.
+) -> tuple[list[Check], list[Slice], Decimal]:
+    """Every total is the sum of its facts up to its version, and no counted block is missing.
 
+    Hands back the checks, the slices that differ, and what their costs differ by (Figures.drift_cost).
     While workers run, totals that they write at this moment are compared a little later, with the fence of then.
     """
     sums = _Lanes()
@@ -403,12 +443,14 @@ def check_totals(
             sums.behind += found.behind
             sums.unequal += found.unequal
             sums.unequal_in_quantities += found.unequal_in_quantities
+            sums.drift_units += found.drift_units
             if found.behind or found.unequal or found.unequal_in_quantities:
                 differing.append(one)
         if not again:
             break
         waiting, fence = again, next_fence()
-    return _total_checks(sums, _differences(store, differing, fence=fence)), differing
+    checks = _total_checks(sums, _differences(store, differing, fence=fence))
+    return checks, differing, Decimal(sums.drift_units).scaleb(-COST_DECIMALS)
 
 
 def _compared(store: Store, one: Slice, *, fence: Fence) -> _Lanes:
@@ -419,7 +461,8 @@ def _compared(store: Store, one: Slice, *, fence: Fence) -> _Lanes:
         (row,) = store.rows(
             "SELECT count() AS lanes, 0 AS lanes_ahead, countIf(facts_behind > 0) AS lanes_behind, "  # noqa: S608
             "countIf(facts_behind = 0 AND NOT sums_equal) AS lanes_unequal, "
-            "countIf(facts_behind = 0 AND NOT quantities_equal) AS lanes_unequal_in_quantities "
+            "countIf(facts_behind = 0 AND NOT quantities_equal) AS lanes_unequal_in_quantities, "
+            "toString(sum(abs(reinterpret(cost, 'Int128') - reinterpret(stored_cost, 'Int128')))) AS drift_units "
             f"FROM ({query('audit_rebuilt')})",
             parameters,
         )
@@ -429,6 +472,7 @@ def _compared(store: Store, one: Slice, *, fence: Fence) -> _Lanes:
         behind=row["lanes_behind"],
         unequal=row["lanes_unequal"],
         unequal_in_quantities=row["lanes_unequal_in_quantities"],
+        drift_units=int(row["drift_units"]),
     )
 
 

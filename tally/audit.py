@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from clickhouse.audit import (
+    COST_DECIMALS,
     Check,
     Fence,
+    Figures,
     check_counted_once,
     check_facts_priced,
     check_raw_records,
@@ -52,6 +54,7 @@ class Audit:
     """What an audit found: its checks, and where totals differ from their facts."""
 
     checks: list[Check]
+    figures: Figures
     differing: list[Slice]
     fence: Fence
 
@@ -116,19 +119,20 @@ def audit(  # noqa: PLR0913 -- the parts of one question
     positions = {"raw": log.positions(topics.events), "priced": log.positions(topics.priced)}
     within = slices(store, org=org)
     facts_priced, facts = check_facts_priced(store, within=within)
-    totals, differing = check_totals(
+    accounted, unaccounted_events = check_raw_records(store, topic=topics.events, positions=raw, held=log.held)
+    totals, differing, drift_cost = check_totals(
         store, within=within, fence=fence, next_fence=lambda: _fence(log, topic=topics.priced)
     )
     checks = [
         waited_for,
-        *check_raw_records(store, topic=topics.events, positions=raw, held=log.held),
+        *accounted,
         check_within_log(newest, positions=positions),
         check_counted_once(store, org=org, facts=facts, horizon=horizon),
         check_repeats(store, org=org, fence=fence),
         facts_priced,
         *totals,
     ]
-    return Audit(checks, differing, fence)
+    return Audit(checks, Figures(unaccounted_events, drift_cost), differing, fence)
 
 
 def _wait_until_counted(log: LogView, *, topic: str, timeout_seconds: float) -> Check:
@@ -173,15 +177,23 @@ def _refuse_while_workers_run(log: LogView) -> None:
 
 def _print(found: Audit, *, form: Format) -> None:
     rows = [asdict(check) for check in found.checks]
+    figures = {
+        "unaccounted_events": found.figures.unaccounted_events,
+        "drift_cost": f"{found.figures.drift_cost:.{COST_DECIMALS}f}",
+    }
     match form:
         case Format.JSON:
-            print_json({"balanced": found.balanced, "checks": rows})
+            print_json({"balanced": found.balanced, **figures, "checks": rows})
         case Format.CSV:
             print_csv(rows, columns=COLUMNS)
         case Format.TABLE:
             title = "The books balance." if found.balanced else "The books do not balance."
             # Details are sentences: under the table, where they may be long.
             print_table(rows, columns=COLUMNS[:-1], title=title)
+            print_line(
+                f"{counted(found.figures.unaccounted_events, 'event')} unaccounted for; "
+                f"costs of totals and facts differ by {figures['drift_cost']}."
+            )
             for check in found.checks:
                 if check.detail:
                     print_line(f"{check.check}: {check.detail}")

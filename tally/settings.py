@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     )
     totals_rows_max: int = Field(200_000, ge=1_000, description="Hourly totals kept in memory per worker.")
     session_timeout_seconds: float = Field(30.0, ge=6, le=300, description="A silent worker loses its partitions.")
+    audit_seconds: float = Field(
+        300.0, ge=0, le=86_400, description="One worker audits the newest books this often; 0 is never."
+    )
     connect_seconds: float = Field(10.0, gt=0, le=300, description="How long to try to reach a server at start.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
 

@@ -28,7 +28,7 @@ from pipeline.decode import Limits
 from schemas.errors import TallyError, WrongUse
 from schemas.topics import DAY_MS
 from tally.connect import open_store, store_address
-from tally.kafka import admin, broker_credentials, client_settings, missing_topic, partitions, run
+from tally.kafka import LogView, admin, broker_credentials, client_settings, missing_topic, partitions, run
 from tally.migrate import PRICED_PARTITIONS, topic_settings
 from tally.settings import Settings
 
@@ -117,6 +117,8 @@ def _wiring(settings: Settings) -> Wiring:
         batch_events_max=settings.batch_events_max,
         batch_wait_seconds=settings.batch_wait_seconds,
         session_timeout_seconds=settings.session_timeout_seconds,
+        audit_seconds=settings.audit_seconds,
+        log_view=LogView(settings),
         state_dir=settings.state_dir,
     )
 

@@ -1,5 +1,7 @@
-"""What every test may use: the real broker and the real store, one of each per session, and room of one's own on them.
+"""What every test may use: the real broker and the real store, one of each per process, and room of one's own on them.
 
+``make test`` runs in several processes. What a file's tests share is built once, because they stay together in one of
+them; only tests that take long, and share nothing, are given out one by one.
 A skipped test counts as failed: a promise that was not looked at is not kept.
 """
 
@@ -16,6 +18,18 @@ from tests.processes import broker_process, store_process
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first and one by one, then the files that need servers, then the others: no long one is left over."""
+
+    def turn(item: pytest.Item) -> int:
+        return 0 if item.get_closest_marker("long") else 1 if item.get_closest_marker("servers") else 2
+
+    items.sort(key=turn)
+    for item in items:
+        if turn(item):
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
 
 
 @pytest.fixture(scope="session")

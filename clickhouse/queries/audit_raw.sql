@@ -1,17 +1,28 @@
 -- Is every raw record between the log's begin and the committed offset accounted for, in stretches of 65,536 offsets?
 -- A record is accounted for when all its events are facts, repeats or refusals. Coordinates are collected as bitmaps of
 -- offset within the stretch × 4,096 + index (a record holds at most 1,000 events), so that a stretch costs kilobytes.
+-- The lowest begin and the highest end stand beside every table so that its index of offsets is used.
 WITH
     coordinates AS
     (
-        SELECT partition, offset, `index`, of, 1 AS counted FROM facts_rows FINAL WHERE topic = {topic:String}
+        SELECT partition, offset, `index`, of, 1 AS counted
+        FROM facts_rows FINAL
+        WHERE topic = {topic:String}
+            AND offset >= arrayMin({begins:Array(Int64)})
+            AND offset < arrayMax({ends:Array(Int64)})
         UNION ALL
-        SELECT partition, offset, `index`, of, 1 AS counted FROM duplicates_rows FINAL WHERE topic = {topic:String}
+        SELECT partition, offset, `index`, of, 1 AS counted
+        FROM duplicates_rows FINAL
+        WHERE topic = {topic:String}
+            AND offset >= arrayMin({begins:Array(Int64)})
+            AND offset < arrayMax({ends:Array(Int64)})
         UNION ALL
         SELECT partition, offset, `index`, of, 0 AS counted
         FROM rejected_rows FINAL
         WHERE topic = {topic:String}
             AND reason != 'conflict'
+            AND offset >= arrayMin({begins:Array(Int64)})
+            AND offset < arrayMax({ends:Array(Int64)})
     )
 SELECT
     partition,

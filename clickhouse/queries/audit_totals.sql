@@ -3,7 +3,8 @@
 -- A fence is the first block of its partition that was not committed when the question was asked: all facts and totals
 -- of the blocks before it are in the store. A lane whose total is older than the fence is `settled`: if one of its
 -- facts before the fence is newer than the total, the total is behind, else the total must be the sum of these facts.
--- A lane whose total is newer is not judged here. Figures are compared as fingerprints: Σ figure × hash of its name,
+-- A lane whose total is newer is not judged here. The drift is what the costs of settled lanes differ by, each without
+-- its sign, in whole 10⁻¹². Figures are compared as fingerprints: Σ figure × hash of its name,
 -- in whole 10⁻¹² modulo 2¹²⁸. Facts add to it, the total subtracts, and equal figures leave zero.
 WITH
     facts AS
@@ -51,6 +52,7 @@ WITH
                     + unpriced_event * toInt128(cityHash64('unpriced', meter, name)),
                 meters, names, quantities, billed_quantities, costs, unpriced_events
             ) AS quantities_print,
+            reinterpret(cost, 'Int128') AS cost_units,
             newest_time,
             requests,
             version,
@@ -68,6 +70,7 @@ WITH
             lane,
             sum(sums_print) AS sums,
             sum(quantities_print) AS quantities,
+            sum(cost_units) AS cost_units,
             max(newest_fact) AS newest_fact,
             max(newest_in_total) AS newest_in_total,
             max(blocks_until) AS blocks_until,
@@ -77,14 +80,14 @@ WITH
         FROM
         (
             SELECT
-                lane, sums_print, quantities_print, fence,
+                lane, sums_print, quantities_print, cost_units, fence,
                 time AS newest_fact, toDateTime64(0, 6, 'UTC') AS newest_in_total,
                 block + 1 AS blocks_until, 0 AS total_until, 0 AS has_odd_costs
             FROM facts
             WHERE block < fence
             UNION ALL
             SELECT
-                lane, -sums_print, -quantities_print, fence,
+                lane, -sums_print, -quantities_print, -cost_units, fence,
                 toDateTime64(0, 6, 'UTC'), newest_time,
                 0, version + 1, has_odd_costs
             FROM totals
@@ -96,7 +99,8 @@ SELECT
     countIf(total_until > fence) AS lanes_ahead,
     countIf(total_until <= fence AND blocks_until > total_until) AS lanes_behind,
     countIf(total_until <= fence AND blocks_until <= total_until AND (sums != 0 OR newest_fact != newest_in_total)) AS lanes_unequal,
-    countIf(total_until <= fence AND blocks_until <= total_until AND (quantities != 0 OR has_odd_costs)) AS lanes_unequal_in_quantities
+    countIf(total_until <= fence AND blocks_until <= total_until AND (quantities != 0 OR has_odd_costs)) AS lanes_unequal_in_quantities,
+    toString(sumIf(abs(cost_units), total_until <= fence)) AS drift_units
 FROM lanes
 ORDER BY lanes
 SETTINGS do_not_merge_across_partitions_select_final = 1

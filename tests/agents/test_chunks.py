@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.chunks import ChunkApp, ChunkConsumer
+from schemas.errors import LogBroken
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,20 +95,33 @@ class Driver:
         self.app = ChunkApp("tracker", broker="kafka://127.0.0.1:9", store="memory://", autodiscover=False)
         self.app.chunk_records_max = chunk_records_max
         self.app.positioned = _ignore
+        self.app.passed_over = self._passed_over
         self.app.finalize()
         self.log = log
         self.consumer = ConsumerOnALog(self.app, log)
         self.outstanding: list[tuple[ChunkMessage, list[int]]] = []
         self.worked_off: set[tuple[TP, int]] = set()
+        self.reported: set[tuple[TP, int]] = set()
+        self.skipped: list[tuple[TP, int]] = []
 
     async def deliver(self, *, messages_max: int = 100, then_rebalance: bool = False) -> None:
         """One fetch; after so many chunks of it the group rebalances, if wanted."""
         async for tp, message in self.consumer.getmany(timeout=1.0):
-            _ = tp
-            self.outstanding.append((message, [record.offset for record in message.value.records]))
+            offsets = [record.offset for record in message.value.records]
+            self.outstanding.append((message, offsets))
+            empty = {(tp, offset) for offset in range(offsets[0], offsets[-1]) if offset not in self.log[tp]}
+            assert empty <= self.reported, "a hole was passed over before it was reported"
             messages_max -= 1
             if not messages_max and then_rebalance:
                 await self.rebalance()
+
+    async def _passed_over(self, tp: TP, spans: Sequence[tuple[int, int]]) -> None:
+        """What looks the holes up in the log."""
+        empty = {(tp, offset) for start, end in spans for offset in range(start, end)}
+        self.reported |= empty
+        self.skipped += sorted((tp, offset) for _, offset in empty if offset in self.log[tp])
+        if self.skipped:
+            raise LogBroken("records were skipped")
 
     def ack(self, which: int) -> None:
         """One of the outstanding chunks is worked off, and acked then."""
@@ -215,6 +229,7 @@ def test_nothing_is_committed_that_was_not_worked_off_and_in_the_end_all_is(
         await driver.finish()
         for tp, offsets in driver.log.items():
             assert driver.consumer.commits[tp] == offsets[-1] + 1
+        assert driver.skipped == []
 
     asyncio.run(history())
 
@@ -270,6 +285,37 @@ async def test_a_hole_in_the_log_is_no_ack() -> None:
     driver.ack(0)
     await driver.commit()
     assert driver.consumer.commits == {A: 7}
+
+
+async def test_a_record_that_a_fetch_leaves_out_is_reported_and_nothing_behind_it_is_delivered() -> None:
+    """Whatever moved the reading on (retention, a mistake of the client): nobody may commit past what was not seen."""
+    driver = Driver({A: [0, 1, 2, 3, 4, 5]})
+    driver.consumer.fetch_records_max = 2
+    await driver.deliver()
+
+    driver.consumer.positions[A] = 4
+    with pytest.raises(LogBroken):
+        await driver.deliver()
+
+    assert driver.skipped == [(A, 2), (A, 3)]
+    assert [offsets for _, offsets in driver.outstanding] == [[0, 1]]
+
+
+async def test_a_record_that_is_left_out_right_behind_the_commit_is_reported() -> None:
+    """After a rebalance, or a start, the first record has to be the committed one."""
+    driver = Driver({A: [0, 1, 2, 3]})
+    driver.consumer.fetch_records_max = 2
+    await driver.deliver()
+    driver.ack(0)
+    await driver.commit()
+    await driver.rebalance()
+
+    driver.consumer.positions[A] = 3
+    with pytest.raises(LogBroken):
+        await driver.deliver()
+
+    assert driver.skipped == [(A, 2)]
+    assert driver.outstanding == []
 
 
 async def test_what_is_worked_off_while_the_group_rebalances_is_committed() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import urllib3
 from confluent_kafka import Producer
 
-from tests.system.installation import Installation, Worker
+from tests.system.installation import Installation, Worker, wait_until
 from tests.system.prices import BOOK
 
 if TYPE_CHECKING:
@@ -117,6 +119,44 @@ def test_a_stopped_installation_is_healed(installation: Installation) -> None:
     assert (healed[0], healed[1]["balanced"]) == (0, True)
     assert (after[0], after[1]["balanced"]) == (0, True)
     assert summary["completeness"]["lag"] == 1
+
+
+def test_a_worker_shows_what_is_wrong_with_the_newest_books(installation: Installation) -> None:
+    """Both gauges are 0, and say what `tally audit` says once a fact is lost and a total is wrong; counting goes on."""
+    audits_often = replace(installation, settings={"TALLY_AUDIT_SECONDS": "0.5"})
+    with Worker(audits_often, "worker") as worker:
+        metrics = str(worker.wait_until_ready()["metrics"])
+        installation.done("drain", "--timeout", "120")
+        wait_until(lambda: _gauges(metrics)["last_audit_timestamp_seconds"] > 0, what="an audit")
+        before = _gauges(metrics)
+        _statement(installation, "DELETE FROM facts_rows WHERE id = 'id-7'")
+        _statement(
+            installation,
+            "INSERT INTO totals_rows SELECT * REPLACE (cost + 0.25 AS cost) FROM totals_rows FINAL "
+            "ORDER BY hour, org, project LIMIT 1",
+        )
+        wait_until(lambda: _gauges(metrics)["unaccounted_events"] > 0, what="the lost fact is seen")
+        wait_until(lambda: _gauges(metrics)["drift_cost"] > 0.25, what="the wrong total is seen")
+        _, found, _ = _audit(installation)
+        assert worker.server.stop() == 0
+        lines = worker.lines("books_audited")
+
+    assert (before["unaccounted_events"], before["drift_cost"]) == (0, 0)
+    assert (found["unaccounted_events"], Decimal(found["drift_cost"])) == (1, Decimal("0.289"))
+    assert {name: lines[-1][name] for name in ("balanced", "unaccounted_events", "level")} == {
+        "balanced": False, "unaccounted_events": 1, "level": "error",
+    }  # fmt: skip
+    assert Decimal(lines[-1]["drift_cost"]) == Decimal("0.289")
+
+
+def _gauges(url: str) -> dict[str, float]:
+    with urllib3.PoolManager() as pool:
+        lines = pool.request("GET", url).data.decode().splitlines()
+    return {
+        name.removeprefix("tally_"): float(value)
+        for name, _, value in (line.partition(" ") for line in lines)
+        if name in {"tally_unaccounted_events", "tally_drift_cost", "tally_last_audit_timestamp_seconds"}
+    }
 
 
 def test_kafka_being_away_is_exit_3(installation: Installation) -> None:

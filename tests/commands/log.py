@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from tally.connect import open_store
@@ -36,6 +37,16 @@ def alter_topic(settings: Settings, topic: str, values: Mapping[str, str]) -> No
     async def ask() -> None:
         async with admin(settings) as client:
             await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=dict(values))])
+
+    run(settings, ask())
+
+
+def delete_records(settings: Settings, topic: str, *, before: int) -> None:
+    """Deletes the records of partition 0 below an offset, as retention does."""
+
+    async def ask() -> None:
+        async with admin(settings) as client:
+            await client.delete_records({TopicPartition(topic, 0): RecordsToDelete(before_offset=before)})
 
     run(settings, ask())
 

@@ -17,48 +17,50 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def pytest_on(path: Path, text: str) -> subprocess.Popen[str]:
-    """A session of its own, with the fixtures and rules of this one, on a file with this text."""
-    path.write_text(text)
+SKIPS = {
+    "test_by_mark.py": "import pytest\n@pytest.mark.skip(reason='later')\ndef test_a(): ...\n",
+    "test_by_call.py": "import pytest\ndef test_a(): pytest.skip('no server')\n",
+    "test_by_file.py": "import pytest\npytest.skip('not here', allow_module_level=True)\n",
+    "test_by_import.py": "import pytest\npytest.importorskip('no_such_module')\n",
+    "test_no_skip.py": "def test_a(): ...\n",
+}
+
+
+def pytest_on(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """A session of its own, with the fixtures and rules of this one, on the files of a folder."""
     command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "tests.conftest",
-        "-q",
-        "-c",
-        str(ROOT / "pyproject.toml"),
-        str(path),
+        *(sys.executable, "-m", "pytest", "-p", "tests.conftest", "-q", "-c", str(ROOT / "pyproject.toml")),
+        *options,
+        str(folder),
     ]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "import pytest\n@pytest.mark.skip(reason='later')\ndef test_a(): ...\n",
-        "import pytest\ndef test_a(): pytest.skip('no server')\n",
-        "import pytest\npytest.skip('not here', allow_module_level=True)\n",
-        "import pytest\npytest.importorskip('no_such_module')\n",
-    ],
-)
-def test_a_skipped_test_counts_as_failed(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_a_skipped_test_counts_as_failed(tmp_path: Path, options: tuple[str, ...]) -> None:
     """A promise that was not looked at is not kept."""
-    session = pytest_on(tmp_path / "test_skips.py", text)
+    for name, text in SKIPS.items():
+        (tmp_path / name).write_text(text)
+    session = pytest_on(tmp_path, "--continue-on-collection-errors", *options)
     output, _ = session.communicate(timeout=120)
 
+    summary = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
     assert session.returncode not in {0, 5}
+    assert sorted(name for line in summary for name in SKIPS if name in line) == sorted(
+        set(SKIPS) - {"test_no_skip.py"}
+    )
     assert "skipped" in output
 
 
 @pytest.mark.servers
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_no_server_outlives_the_session(tmp_path: Path, number: signal.Signals) -> None:
-    """Neither when somebody presses ctrl-C nor when the session is killed."""
+def test_no_server_outlives_the_session(tmp_path: Path, number: signal.Signals, options: tuple[str, ...]) -> None:
+    """Neither when somebody presses ctrl-C nor when the session is killed, also one in several processes."""
     begun = tmp_path / "begun"
     text = f"import pathlib, time\ndef test_a(store): pathlib.Path({str(begun)!r}).touch(); time.sleep(600)\n"
-    session = pytest_on(tmp_path / "test_waits.py", text)
+    (tmp_path / "test_waits.py").write_text(text)
+    session = pytest_on(tmp_path, *options)
     while not begun.exists():
         assert session.poll() is None
         time.sleep(0.02)

@@ -16,19 +16,24 @@ from tests.processes import broker_process, store_process
 from tests.system.events import EventStream
 from tests.system.installation import SESSION_SECONDS, WORKER, Fleet, Installation, Worker, wait_until
 from tests.system.oracle import Differences, Expected, differences, expect
+from tests.system.planted import INSERT_BEGUN, INSERT_ENDED, INSERT_GIVEN_UP
 from tests.system.prices import BOOK
 from tests.system.sending import Load
 from tests.system.views import appended, read_views
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.processes import ServerProcess
 
 PARTITIONS: Final = 4
 DRAIN_SECONDS: Final = 240
-#: How long a kill may wait for work that is stored and not committed yet.
+#: How long a blow may wait for what it is aimed at, and how often it may miss.
 AIM_SECONDS: Final = 5.0
+BLOWS_MAX: Final = 10
+#: After that long everything that a killed worker sent to the store is written.
+SETTLE_SECONDS: Final = 0.5
 STORE_AWAY_SECONDS: Final = 2.0
 
 
@@ -42,6 +47,14 @@ class Fault(Enum):
     BROKER_RESTARTED = "broker restarted"
 
 
+class Aim(Enum):
+    """What a blow is to find under way, and what is counted as its hits."""
+
+    STORED = "blocks stored, not committed"
+    COMMITTED = "blocks committed, not stored"  # no worker without a planted bug has any
+    INSERTS = "inserts given up"  # likewise
+
+
 @dataclass(frozen=True)
 class Plan:
     """How much load, how many workers, which faults."""
@@ -51,6 +64,8 @@ class Plan:
     events: int  # at least
     events_per_second: float
     faults: dict[Fault, int] = field(default_factory=dict)
+    aim: Aim = Aim.STORED
+    is_repeated: bool = False  # each blow is repeated until it hits, within limits
     entry: tuple[str, ...] = WORKER
 
     def schedule(self, generator: random.Random) -> list[Fault]:
@@ -72,7 +87,8 @@ class Verdict:
     drain: str = ""
     audit: str = ""
     blows: list[Fault] = field(default_factory=list)
-    blocks_in_flight: list[int] = field(default_factory=list)  # by kill: stored and not committed when it came
+    aim: Aim = Aim.STORED
+    hits: list[int] = field(default_factory=list)  # by kill: how much of what it was aimed at it found
     replays: int = 0
     restored: int = 0
     taken_back: int = 0  # partitions restored to another block than their first
@@ -81,7 +97,7 @@ class Verdict:
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        sent, bitten = self.expected, sum(count > 0 for count in self.blocks_in_flight)
+        sent, bitten = self.expected, sum(count > 0 for count in self.hits)
         kinds = {fault.value: self.blows.count(fault) for fault in Fault if fault in self.blows}
         lines = {
             "seed": f"{self.seed}, {self.seconds:.0f} s",
@@ -89,8 +105,8 @@ class Verdict:
             "records aborted": self.aborted,
             "facts": self.facts,
             "faults": kinds,
-            "kills that hit work in flight": f"{bitten} of {len(self.blocks_in_flight)}",
-            "blocks stored, not committed": self.blocks_in_flight,
+            "kills that hit work in flight": f"{bitten} of {len(self.hits)}",
+            self.aim.value: self.hits,
             "events replayed": self.replays,
             "partitions restored": f"{self.restored}, {self.taken_back} of them to a block in the middle",
             "exit codes of workers told to stop": self.exit_codes,
@@ -112,7 +128,7 @@ class Run:
         self._broker = broker_process(folder / "broker")
         self._store = store_process(folder / "store")
         self._blows: list[Fault] = []
-        self._in_flight: list[int] = []
+        self._hits: list[int] = []
         self._exit_codes: list[int] = []
 
     def verdict(self) -> Verdict:
@@ -175,7 +191,8 @@ class Run:
             facts=len(views.facts),
             aborted=load.aborted,
             blows=self._blows,
-            blocks_in_flight=self._in_flight,
+            aim=self._plan.aim,
+            hits=self._hits,
             replays=sum(line["replays"] for line in counted),
             restored=len(restored),
             taken_back=sum(line["before_block"] > 0 for line in restored),
@@ -186,7 +203,18 @@ class Run:
     # The blows. Each ends when counting goes on, so that they hit a system at work.
 
     def _strike(self, fault: Fault, installation: Installation, fleet: Fleet) -> None:
-        fleet.tend()
+        for _ in range(BLOWS_MAX if self._plan.is_repeated else 1):
+            fleet.tend()
+            self._blow(fault, installation, fleet)
+            self._blows.append(fault)
+            _wait_for_progress(installation, fleet)
+            if self._plan.aim is Aim.INSERTS:  # known only now
+                self._hits.append(len(fleet.lines(INSERT_GIVEN_UP)) - sum(self._hits))
+            time.sleep(self._random.uniform(0.0, 2.0))
+            if self._plan.is_repeated and self._hits[-1]:
+                return
+
+    def _blow(self, fault: Fault, installation: Installation, fleet: Fleet) -> None:
         worker = self._random.choice(fleet.live)
         match fault:
             case Fault.WORKER_KILLED:
@@ -196,6 +224,8 @@ class Run:
             case Fault.WORKER_PAUSED:
                 _pause(worker)
             case Fault.STORE_KILLED:
+                if self._plan.aim is Aim.INSERTS:
+                    self._take_aim(lambda: _inserts_under_way(fleet))
                 self._store.kill()
                 time.sleep(STORE_AWAY_SECONDS)
                 self._store = store_process(self._folder / "store", port=_port(installation.store_url))
@@ -204,18 +234,23 @@ class Run:
                 self._broker.stop()
                 self._broker = broker_process(self._folder / "broker", port=_port(f"//{installation.bootstrap}"))
                 self._broker.wait_until_ready()
-        self._blows.append(fault)
-        _wait_for_progress(installation, fleet)
-        time.sleep(self._random.uniform(0.0, 2.0))
 
     def _kill(self, worker: Worker, installation: Installation, fleet: Fleet) -> None:
-        """Waits a little for work in flight; the count is taken after the kill, when nobody commits for the dead."""
-        deadline = time.monotonic() + AIM_SECONDS
-        while not _in_flight(worker, installation) and time.monotonic() < deadline:
-            time.sleep(self._random.uniform(0.0, 0.1))
+        """Waits a little for work in flight; the hits are counted after the kill, when nobody goes on for the dead."""
+
+        def in_flight() -> int:
+            return _in_flight(worker, installation, self._plan.aim)
+
+        self._take_aim(in_flight)
         worker.server.kill()
-        self._in_flight.append(_in_flight(worker, installation))
+        time.sleep(SETTLE_SECONDS)
+        self._hits.append(in_flight())
         fleet.kill(worker)
+
+    def _take_aim(self, under_way: Callable[[], int]) -> None:
+        deadline = time.monotonic() + AIM_SECONDS
+        while not under_way() and time.monotonic() < deadline:
+            time.sleep(self._random.uniform(0.0, 0.1))
 
     def __enter__(self) -> Self:
         return self
@@ -238,10 +273,15 @@ def _pause(worker: Worker) -> None:
     )
 
 
-def _in_flight(worker: Worker, installation: Installation) -> int:
+def _in_flight(worker: Worker, installation: Installation, aim: Aim) -> int:
     own = worker.priced_partitions(installation)
-    ahead = installation.stored_beyond_commit()
-    return sum(count for partition, count in ahead.items() if partition in own)
+    sign = -1 if aim is Aim.COMMITTED else 1
+    return sum(max(0, sign * blocks) for at, blocks in installation.stored_beyond_commit().items() if at in own)
+
+
+def _inserts_under_way(fleet: Fleet) -> int:
+    over = len(fleet.lines(INSERT_ENDED)) + len(fleet.lines(INSERT_GIVEN_UP))
+    return len(fleet.lines(INSERT_BEGUN)) - over
 
 
 def _wait_for_progress(installation: Installation, fleet: Fleet) -> None:

@@ -107,10 +107,9 @@ class Installation:
         return {int(partition): int(block) for partition, block in rows(self.store_url, sql)}
 
     def stored_beyond_commit(self) -> dict[int, int]:
-        """How many blocks of each partition are stored and not committed yet: work in flight."""
+        """How many blocks of each partition are stored and not committed yet; negative: committed and not stored."""
         committed = self.committed(self.topics.priced)
-        ahead = {partition: block + 1 - committed[partition] for partition, block in self.newest_blocks().items()}
-        return {partition: count for partition, count in ahead.items() if count > 0}
+        return {partition: block + 1 - committed[partition] for partition, block in self.newest_blocks().items()}
 
 
 class Worker:

@@ -11,7 +11,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
 import agents.count
+from agents.chunks import ChunkConsumer
 from agents.count import CountAgent
 from clickhouse.client import Store
 from schemas.errors import StoreUnavailable
@@ -20,9 +23,16 @@ from tally.main import main
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+log = structlog.get_logger()
+
 #: How long the store takes for facts here, so that a fault finds them under way.
 LATE_SECONDS: Final = 1.0
 EVERY_BLOCK: Final = 2**63 - 1
+
+#: What a worker that inserts facts once logs, so that the store can be killed meanwhile and the loss is known.
+INSERT_BEGUN: Final = "planted_insert_begun"
+INSERT_ENDED: Final = "planted_insert_ended"
+INSERT_GIVEN_UP: Final = "planted_insert_given_up"
 
 
 def acknowledge_before_insert() -> None:
@@ -44,17 +54,20 @@ def acknowledge_before_insert() -> None:
 
 
 def insert_facts_once() -> None:
-    """An insert of facts whose outcome is unknown is taken for done instead of repeated."""
+    """An insert of facts whose outcome is unknown is taken for done instead of repeated; it says when it is at it."""
     insert = Store.insert
 
     def tried_once(self: Store, table: str, rows: Any) -> None:
-        if table == "facts_rows":
-            time.sleep(LATE_SECONDS)
+        if table != "facts_rows":
+            insert(self, table, rows)
+            return
+        log.info(INSERT_BEGUN)
+        time.sleep(LATE_SECONDS)
         try:
             insert(self, table, rows)
+            log.info(INSERT_ENDED)
         except StoreUnavailable:
-            if table != "facts_rows":
-                raise
+            log.info(INSERT_GIVEN_UP)
 
     Store.insert = tried_once  # type: ignore[method-assign]
 
@@ -71,10 +84,25 @@ def restore_beyond_the_fence() -> None:
         setattr(agents.count, name, unfenced)
 
 
+def leave_out_a_record() -> None:
+    """A record that was fetched is not handed on: the second of each fetch that has three of a partition."""
+    wait = ChunkConsumer._wait_next_records
+
+    async def without_one(self: Any, timeout: float) -> Any:  # noqa: ASYNC109 -- Faust's signature
+        records, active = await wait(self, timeout)
+        for tp, run in (records or {}).items():
+            if len(run) >= 3 and tp.topic.endswith("usage.events"):
+                records[tp] = [run[0], *run[2:]]
+        return records, active
+
+    ChunkConsumer._wait_next_records = without_one  # type: ignore[method-assign]
+
+
 BUGS: Final = {
     "acknowledge_before_insert": acknowledge_before_insert,
     "insert_facts_once": insert_facts_once,
     "restore_beyond_the_fence": restore_beyond_the_fence,
+    "leave_out_a_record": leave_out_a_record,
 }
 
 if __name__ == "__main__":

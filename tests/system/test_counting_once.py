@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import pytest
+import urllib3
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
@@ -73,6 +74,21 @@ def produce(installed: Installation, *values: bytes, partition: int = 0, transac
     producer.flush(60)
     if transaction:
         (producer.abort_transaction if transaction == "abort" else producer.commit_transaction)(60)
+
+
+def delete_records(installed: Installation, *, before: int) -> None:
+    """Deletes the raw records of partition 0 below an offset, as retention does."""
+
+    async def delete() -> None:
+        client = AIOKafkaAdminClient(bootstrap_servers=installed.bootstrap)
+        await client.start()
+        try:
+            place = TopicPartition(installed.topics.events, 0)
+            await client.delete_records({place: RecordsToDelete(before_offset=before)})
+        finally:
+            await client.close()
+
+    asyncio.run(delete())
 
 
 def drain(installed: Installation) -> None:
@@ -216,16 +232,7 @@ def test_records_that_were_deleted_unread_end_the_worker(installed: Installation
         first.signal(signal.SIGTERM)
         first.wait_until_ended()
     produce(installed, event("lost", when=recently()), event("kept", when=recently()))
-
-    async def delete() -> None:
-        client = AIOKafkaAdminClient(bootstrap_servers=installed.bootstrap)
-        await client.start()
-        try:
-            await client.delete_records({TopicPartition(installed.topics.events, 0): RecordsToDelete(before_offset=2)})
-        finally:
-            await client.close()
-
-    asyncio.run(delete())
+    delete_records(installed, before=2)
     with Worker(installed, "second") as second:
         code = second.wait_until_ended()
         sentence = second.server.stderr().strip().splitlines()[-1]
@@ -234,3 +241,54 @@ def test_records_that_were_deleted_unread_end_the_worker(installed: Installation
     assert sentence.startswith("tally: ")
     assert "deleted unread" in sentence
     assert f"{installed.topics.events} partition 0 begins at 2" in sentence
+
+
+def test_records_that_are_deleted_under_a_worker_that_is_behind_end_it(installed: Installation) -> None:
+    """The client goes on at what the log still has; the worker does not."""
+    patient = Installation(**{**vars(installed), "settings": {"TALLY_SESSION_TIMEOUT_SECONDS": "120"}})
+    with Worker(patient, "worker") as worker:
+        worker.wait_until_ready()
+        produce(installed, event("a", when=recently()))
+        drain(installed)
+        worker.signal(signal.SIGSTOP)
+        for name in ("on its way at most", "lost", "kept"):
+            produce(installed, event(name, when=recently()))
+        delete_records(installed, before=3)
+        worker.signal(signal.SIGCONT)
+
+        code = worker.wait_until_ended()
+        sentence = worker.server.stderr().strip().splitlines()[-1]
+
+    assert code == 1
+    assert f"{installed.topics.events} partition 0: the log begins at 3 now" in sentence
+    assert "deleted unread" in sentence
+    assert installed.committed(installed.topics.events)[0] <= 2
+
+
+def test_a_record_that_the_client_leaves_out_ends_the_worker_and_is_read_by_the_next(installed: Installation) -> None:
+    """A hole is looked up in the log at once, and nothing behind it is committed."""
+    names = [f"e{number}" for number in range(5)]
+    produce(installed, *(event(name, when=recently()) for name in names))
+    with Worker(installed, "planted", entry=("-m", "tests.system.planted", "leave_out_a_record")) as planted:
+        code = planted.wait_until_ended()
+        sentence = planted.server.stderr().strip().splitlines()[-1]
+
+    assert code == 1
+    assert f"{installed.topics.events} partition 0: 1 record that the consumer passed over is not counted" in sentence
+    with Worker(installed, "worker") as worker:
+        worker.wait_until_ready()
+        drain(installed)
+    assert sorted(name for (name,) in rows(installed.store_url, "SELECT id FROM facts")) == names
+
+
+def test_offsets_without_a_record_are_passed_over_and_counted(installed: Installation, worker: Worker) -> None:
+    """Aborted records and markers of transactions are looked up, and nothing stops."""
+    produce(installed, event("first", when=recently()))
+    for transaction in ("abort", "commit", ""):
+        produce(installed, event(f"in {transaction}", when=recently()), transaction=transaction)
+        produce(installed, event(f"after {transaction}", when=recently()))
+    drain(installed)
+
+    with urllib3.PoolManager() as pages:
+        page = pages.request("GET", str(worker.wait_until_ready()["metrics"])).data.decode()
+    assert f'tally_empty_offsets_total{{topic="{installed.topics.events}"}} 3.0' in page

@@ -40,6 +40,8 @@ METRICS = (
     "tally_store_retries_total",
     "tally_event_to_queryable_seconds_bucket",
     "tally_event_to_alert_seconds_bucket",
+    "tally_unaccounted_events",
+    "tally_drift_cost",
     "tally_rebalances_total",
     "tally_build_info",
 )
