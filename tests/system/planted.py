@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-import agents.count
+import agents.answers
 from agents.chunks import ChunkConsumer
 from agents.count import CountAgent
 from clickhouse.client import Store
@@ -75,13 +75,13 @@ def insert_facts_once() -> None:
 def restore_beyond_the_fence() -> None:
     """Memory is restored with the facts of blocks that will be read again, so these are taken for replays."""
     for name in ("identities_before", "known_facts"):
-        question: Callable[..., Any] = getattr(agents.count, name)
+        question: Callable[..., Any] = getattr(agents.answers, name)
 
         def unfenced(store: Any, *, before: int, question: Callable[..., Any] = question, **rest: Any) -> Any:
             _ = before
             return question(store, before=EVERY_BLOCK, **rest)
 
-        setattr(agents.count, name, unfenced)
+        setattr(agents.answers, name, unfenced)
 
 
 def leave_out_a_record() -> None:
