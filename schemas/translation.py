@@ -1,0 +1,276 @@
+"""A usage object of another system into our quantities: disjoint, and nothing lost.
+
+Each count of the table (``schemas/vocabularies.py``) becomes what is left of it when the counts that it includes are
+taken out, so the quantities sum to what the system counted. Contradictions are refused, never mended: a clamped
+difference hides the error that caused it.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Context, Decimal, localcontext
+from typing import TYPE_CHECKING, Any, Final
+
+from schemas.event_values import QUANTITY_MAX, RESERVED_USAGE_NAMES, USAGE_NAME_PATTERN
+from schemas.secrets import is_secret
+from schemas.vocabularies import INPUT, OUTPUT, VOCABULARIES, Count, Vocabulary, snake_case
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    Number = Decimal | int
+    Read = Callable[[object], Number | None]
+
+#: Sums and differences of quantities have at most 26 digits: nothing is rounded.
+_EXACT: Final = Context(prec=40)
+_NAME: Final = re.compile(USAGE_NAME_PATTERN)
+#: Kept when the system says that it is 0: an event that used nothing says so.
+_KEPT_AT_ZERO: Final = frozenset({INPUT, OUTPUT})
+#: Stand for what is not read, and for the total, in the place of a usual name.
+_LEFT_OUT: Final = ""
+_TOTAL: Final = "(total)"
+_TOKENS: Final = "_tokens"
+
+
+class UntranslatableError(ValueError):
+    """Why a usage object says nothing that can be counted.
+
+    Attributes:
+        name: which member, as it was sent; members of objects behind a dot.
+        detail: what is wrong with it, a clause that goes on from the name; "" when its value is no quantity.
+        value: what it holds, when that is no quantity.
+    """
+
+    def __init__(self, name: str, detail: str = "", *, value: object = None) -> None:
+        super().__init__(f"{name} {detail or 'is no quantity'}")
+        self.name = name
+        self.detail = detail
+        self.value = value
+
+
+def translated(usage: Mapping[str, Any], *, vocabulary: str, read: Read) -> dict[str, Number]:
+    """Our quantities of a usage object: disjoint but for ``reasoning_tokens``, a memo inside ``output_tokens``.
+
+    Parts that are 0 are left out. Numbers that the vocabulary does not know are kept as quantities of their own, those
+    inside of objects under their path in snake case: without a price they make the event unpriced, which is seen. What
+    else it does not know (text, booleans, lists) is no count and is left out; null is absent everywhere.
+
+    Args:
+        usage: as the system gives it, members of any JSON type.
+        vocabulary: whose names these are, a key of ``VOCABULARIES``.
+        read: a member's value as a quantity, None when it is none.
+
+    Raises:
+        UntranslatableError: a count is no quantity; parts are more than what includes them, or have nothing that does;
+            a total is not the sum; a name belongs to another vocabulary, or to a quantity that this one fills.
+    """
+    sheet = _Sheet(_INDEXES[vocabulary], read)
+    with localcontext(_EXACT):
+        sheet.gather(usage, "")
+        return sheet.quantities()
+
+
+class _Index:
+    """The table of one vocabulary, by name."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.usual = {name: count.name for count in vocabulary.all() for name in count.names}
+        self.usual |= dict.fromkeys(vocabulary.totals, _TOTAL)
+        self.usual |= dict.fromkeys(vocabulary.left_out, _LEFT_OUT)
+        self.lists = vocabulary.lists
+        self.entries = dict(vocabulary.entries)
+        filled = {count.quantity for count in vocabulary.all()}
+        #: Names that can't be quantities of the producer's own here: what they say would be counted twice, or unseen.
+        self.taken = RESERVED_USAGE_NAMES | _TOKEN_QUANTITIES | filled
+
+
+_TOKEN_QUANTITIES: Final = frozenset(
+    name
+    for vocabulary in VOCABULARIES.values()
+    for count in vocabulary.all()
+    for name in (count.quantity, count.memo)
+    if name.endswith(_TOKENS)
+)
+_INDEXES: Final = {name: _Index(vocabulary) for name, vocabulary in VOCABULARIES.items()}
+#: Whose name each count of tokens and each total is: the first one's, when several systems have it.
+_OWNERS: Final = {
+    name: vocabulary.name
+    for vocabulary in reversed(VOCABULARIES.values())
+    for names in (vocabulary.totals, *(one.names for one in vocabulary.all() if one.quantity.endswith(_TOKENS)))
+    for name in names
+}
+
+
+class _Sheet:
+    """What one usage object says."""
+
+    __slots__ = ("_given", "_index", "_made", "_own", "_read", "_spelling")
+
+    def __init__(self, index: _Index, read: Read) -> None:
+        self._index = index
+        self._read = read
+        self._given: dict[str, Number] = {}  # by usual name
+        self._spelling: dict[str, str] = {}  # usual name to the name that was sent
+        self._own: dict[str, Number] = {}
+        self._made: dict[str, Number] = {}
+
+    def gather(self, members: Mapping[str, Any], prefix: str) -> None:
+        """Takes in the members of an object, those of objects in it too."""
+        usual_of = self._index.usual
+        for member, value in members.items():
+            if value is None:
+                continue
+            name = prefix + member
+            usual = usual_of.get(name)
+            if usual is not None:
+                if usual is not _LEFT_OUT:
+                    self._give(usual, name, value)
+            elif isinstance(value, dict):
+                self.gather(value, f"{name}.")
+            elif isinstance(value, list):
+                self._gather_list(name, value)
+            else:
+                self._keep(name, value)
+
+    def _give(self, usual: str, name: str, value: object) -> None:
+        quantity = self._read(value)
+        if quantity is None:
+            raise UntranslatableError(name, value=value)
+        before = self._given.get(usual)
+        if before and quantity and before != quantity:
+            raise UntranslatableError(
+                name, f"is {_plain(quantity)}, but {self._spelling[usual]} says {_plain(before)} of the same"
+            )
+        if not before:  # a 0 beside a count is a default that nobody filled in
+            self._given[usual] = quantity
+            self._spelling[usual] = name
+
+    def _gather_list(self, name: str, items: list[Any]) -> None:
+        if name in self._index.lists:
+            counts: dict[str, Number] = {}
+            for item in items:
+                modality, value = _modality_count(item)
+                quantity = 0 if value is None else self._read(value)
+                if not isinstance(modality, str) or quantity is None:
+                    raise UntranslatableError(name, "has an entry without a modality or without its count")
+                member = f"{name}.{modality.upper()}"
+                counts[member] = counts.get(member, 0) + quantity
+            for member, quantity in counts.items():
+                if usual := self._index.usual.get(member):
+                    self._given[usual] = quantity
+                    self._spelling[usual] = member
+        elif name in self._index.entries:
+            included = self._index.entries[name]
+            if any(not isinstance(item, dict) or item.get("type") not in included for item in items):
+                raise UntranslatableError(
+                    name,
+                    "has an entry that the counts do not include; send it as an event of its own, and leave it out",
+                )
+
+    def _keep(self, name: str, value: object) -> None:
+        """Takes in what the vocabulary does not know."""
+        quantity = self._read(value)
+        if quantity is None:
+            if isinstance(value, str | bool):
+                return
+            raise UntranslatableError(name, value=value)
+        is_plain = "." not in name and _NAME.fullmatch(name) is not None
+        own = name if is_plain else snake_case(name)
+        vocabulary, owner = self._index.vocabulary.name, _OWNERS.get(name)
+        if not quantity and (not is_plain or owner is not None or own in self._index.taken):
+            return
+        if owner is not None and own not in self._index.taken:
+            raise UntranslatableError(name, f"is no name of the vocabulary {vocabulary}, but one of {owner}")
+        if own in self._index.taken or own in self._own or _NAME.fullmatch(own) is None or is_secret(own):
+            raise UntranslatableError(
+                name, f"is no name of the vocabulary {vocabulary}, and none that a quantity beside it can have"
+            )
+        self._own[own] = quantity
+
+    def quantities(self) -> dict[str, Number]:
+        """Everything that was taken in, as our quantities."""
+        made = self._made
+        tokens: Number = 0
+        for count in self._index.vocabulary.counts:
+            given = self._spread(count)
+            if count.quantity.endswith(_TOKENS):
+                tokens += given
+            if count.quantity in _KEPT_AT_ZERO and count.name in self._given:
+                made.setdefault(count.quantity, given * 0)
+        self._check_total(tokens)
+        for quantity, value in made.items():
+            if value > QUANTITY_MAX:
+                raise UntranslatableError(quantity, f"sums to {_plain(value)}, more than the 1e15 of a quantity")
+        return made | self._own
+
+    def _spread(self, count: Count) -> Number:
+        """Adds what is left of a count to its quantity, and its parts to theirs; answers with all of it."""
+        given = rest = self._given.get(count.name, 0)
+        for part in count.parts:
+            rest -= self._spread(part)
+        if rest < 0:
+            raise self._too_many(count, count.parts)
+        if count.kinds:
+            rest = self._spread_kinds(count, rest)
+        if count.memo:
+            self._add(count.memo, given)
+        self._add(count.quantity, rest)
+        return given
+
+    def _spread_kinds(self, count: Count, rest: Number) -> Number:
+        claimed: Number = 0
+        for kind in count.kinds:
+            given = self._given.get(kind.name)
+            if not given:
+                continue
+            claimed += given
+            uncached = given - self._given.get(kind.cached, 0)
+            if uncached < 0:
+                raise UntranslatableError(
+                    self._spelling[kind.cached],
+                    f"is {_plain(given - uncached)}, more than the {_plain(given)} of {self._spelling[kind.name]}",
+                )
+            taken = min(uncached, rest)
+            rest -= taken
+            self._add(kind.quantity, taken)
+        if claimed > self._given.get(count.name, 0):
+            raise self._too_many(count, count.kinds)
+        return rest
+
+    def _add(self, quantity: str, value: Number) -> None:
+        if value:
+            self._made[quantity] = self._made.get(quantity, 0) + value
+
+    def _too_many(self, count: Count, inside: Iterable[Count]) -> UntranslatableError:
+        parts = [part.name for part in inside if self._given.get(part.name)]
+        names = " and ".join(self._spelling[part] for part in parts)
+        makes = f"{'are' if len(parts) > 1 else 'is'} {_plain(sum(self._given[part] for part in parts))}"
+        includes = f"which includes {'them' if len(parts) > 1 else 'it'}"
+        if count.name not in self._given:
+            return UntranslatableError(names, f"{makes}, and {count.name}, {includes}, is missing")
+        whole = f"the {_plain(self._given[count.name])} of {self._spelling[count.name]}"
+        return UntranslatableError(names, f"{makes}, more than {whole}, {includes}")
+
+    def _check_total(self, tokens: Number) -> None:
+        total = self._given.get(_TOTAL)
+        if total is not None and total != tokens:
+            raise UntranslatableError(
+                self._spelling[_TOTAL],
+                f"is {_plain(total)}, but the counts make {_plain(tokens)}; they are not what the vocabulary"
+                f" {self._index.vocabulary.name} says, or the total is wrong: then leave it out",
+            )
+
+
+def _modality_count(item: object) -> tuple[object, object]:
+    """The modality of an entry and its count, None when it leaves a 0 out, as protocol buffers do."""
+    if not isinstance(item, dict):
+        return None, None
+    counts = (item.get("tokenCount"), item.get("token_count"))
+    return item.get("modality"), next((count for count in counts if count is not None), None)
+
+
+def _plain(value: Number) -> str:
+    """Without an exponent and without zeros at the end."""
+    text = f"{value:f}" if isinstance(value, Decimal) else str(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
