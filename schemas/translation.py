@@ -71,18 +71,27 @@ def translated(usage: Mapping[str, Any], *, vocabulary: str, read: Read) -> dict
 
 
 class _Index:
-    """The table of one vocabulary, by name."""
+    """The table of one vocabulary, by the usual name of each count."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
-        self.usual = {name: count.name for count in vocabulary.all() for name in count.names}
+        counts = list(vocabulary.all())
+        self.name = vocabulary.name
+        #: Every name to the usual one.
+        self.usual = {name: count.name for count in counts for name in count.names}
         self.usual |= dict.fromkeys(vocabulary.totals, _TOTAL)
         self.usual |= dict.fromkeys(vocabulary.left_out, _LEFT_OUT)
         self.lists = vocabulary.lists
         self.entries = dict(vocabulary.entries)
-        filled = {count.quantity for count in vocabulary.all()}
+        self.quantity = {count.name: count.quantity for count in counts}
+        self.memo = {count.name: count.memo for count in counts if count.memo}
+        #: What includes a part. A kind is not among them.
+        self.whole = {part.name: count.name for count in counts for part in count.parts}
+        self.kinds = {kind.name: count.name for count in counts for kind in count.kinds}
+        self.cached = {kind.name: kind.cached for count in counts for kind in count.kinds}
+        self.count = {count.name: count for count in counts}
+        self.outermost = {count.name for count in vocabulary.counts if count.quantity.endswith(_TOKENS)}
         #: Names that can't be quantities of the producer's own here: what they say would be counted twice, or unseen.
-        self.taken = RESERVED_USAGE_NAMES | _TOKEN_QUANTITIES | filled
+        self.taken = RESERVED_USAGE_NAMES | _TOKEN_QUANTITIES | set(self.quantity.values())
 
 
 _TOKEN_QUANTITIES: Final = frozenset(
@@ -105,7 +114,7 @@ _OWNERS: Final = {
 class _Sheet:
     """What one usage object says."""
 
-    __slots__ = ("_given", "_index", "_made", "_own", "_read", "_spelling")
+    __slots__ = ("_given", "_index", "_own", "_read", "_spelling")
 
     def __init__(self, index: _Index, read: Read) -> None:
         self._index = index
@@ -113,38 +122,41 @@ class _Sheet:
         self._given: dict[str, Number] = {}  # by usual name
         self._spelling: dict[str, str] = {}  # usual name to the name that was sent
         self._own: dict[str, Number] = {}
-        self._made: dict[str, Number] = {}
 
     def gather(self, members: Mapping[str, Any], prefix: str) -> None:
         """Takes in the members of an object, those of objects in it too."""
-        usual_of = self._index.usual
+        usual_of, read = self._index.usual, self._read
         for member, value in members.items():
             if value is None:
                 continue
             name = prefix + member
             usual = usual_of.get(name)
-            if usual is not None:
-                if usual is not _LEFT_OUT:
-                    self._give(usual, name, value)
-            elif isinstance(value, dict):
-                self.gather(value, f"{name}.")
-            elif isinstance(value, list):
-                self._gather_list(name, value)
-            else:
-                self._keep(name, value)
+            if usual is None:
+                self._gather_unknown(name, value)
+            elif usual is not _LEFT_OUT:
+                quantity = read(value)
+                if quantity is None:
+                    raise UntranslatableError(name, value=value)
+                if usual in self._given:
+                    self._compare(usual, name, quantity)
+                self._given[usual] = quantity or self._given.get(usual, quantity)
+                self._spelling[usual] = name
 
-    def _give(self, usual: str, name: str, value: object) -> None:
-        quantity = self._read(value)
-        if quantity is None:
-            raise UntranslatableError(name, value=value)
-        before = self._given.get(usual)
+    def _gather_unknown(self, name: str, value: object) -> None:
+        if isinstance(value, dict):
+            self.gather(value, f"{name}.")
+        elif isinstance(value, list):
+            self._gather_list(name, value)
+        else:
+            self._keep(name, value)
+
+    def _compare(self, usual: str, name: str, quantity: Number) -> None:
+        """Two names of one count say the same, but for the 0 of a default that nobody filled in."""
+        before = self._given[usual]
         if before and quantity and before != quantity:
             raise UntranslatableError(
                 name, f"is {_plain(quantity)}, but {self._spelling[usual]} says {_plain(before)} of the same"
             )
-        if not before:  # a 0 beside a count is a default that nobody filled in
-            self._given[usual] = quantity
-            self._spelling[usual] = name
 
     def _gather_list(self, name: str, items: list[Any]) -> None:
         if name in self._index.lists:
@@ -177,7 +189,7 @@ class _Sheet:
             raise UntranslatableError(name, value=value)
         is_plain = "." not in name and _NAME.fullmatch(name) is not None
         own = name if is_plain else snake_case(name)
-        vocabulary, owner = self._index.vocabulary.name, _OWNERS.get(name)
+        vocabulary, owner = self._index.name, _OWNERS.get(name)
         if not quantity and (not is_plain or owner is not None or own in self._index.taken):
             return
         if owner is not None and own not in self._index.taken:
@@ -190,57 +202,66 @@ class _Sheet:
 
     def quantities(self) -> dict[str, Number]:
         """Everything that was taken in, as our quantities."""
-        made = self._made
+        index, given = self._index, self._given
+        rests = dict(given)
         tokens: Number = 0
-        for count in self._index.vocabulary.counts:
-            given = self._spread(count)
-            if count.quantity.endswith(_TOKENS):
-                tokens += given
-            if count.quantity in _KEPT_AT_ZERO and count.name in self._given:
-                made.setdefault(count.quantity, given * 0)
-        self._check_total(tokens)
-        for quantity, value in made.items():
-            if value > QUANTITY_MAX:
-                raise UntranslatableError(quantity, f"sums to {_plain(value)}, more than the 1e15 of a quantity")
-        return made | self._own
+        for name, value in given.items():
+            if name in index.outermost:
+                tokens += value
+            elif value and name in index.whole:
+                whole = index.whole[name]
+                rests[whole] = rests.get(whole, 0) - value
+                if rests[whole] < 0:
+                    raise self._too_many(index.count[whole], index.count[whole].parts)
+        total = given.get(_TOTAL, tokens)
+        if total != tokens:
+            raise self._wrong_total(tokens)
+        claims = [
+            name for name, value in given.items() if name in index.kinds and (value or index.cached[name] in given)
+        ]
+        for whole in dict.fromkeys(index.kinds[name] for name in claims):
+            self._take_kinds(index.count[whole], rests)
+        return self._sums(rests) | self._own
 
-    def _spread(self, count: Count) -> Number:
-        """Adds what is left of a count to its quantity, and its parts to theirs; answers with all of it."""
-        given = rest = self._given.get(count.name, 0)
-        for part in count.parts:
-            rest -= self._spread(part)
-        if rest < 0:
-            raise self._too_many(count, count.parts)
-        if count.kinds:
-            rest = self._spread_kinds(count, rest)
-        if count.memo:
-            self._add(count.memo, given)
-        self._add(count.quantity, rest)
-        return given
-
-    def _spread_kinds(self, count: Count, rest: Number) -> Number:
+    def _take_kinds(self, count: Count, rests: dict[str, Number]) -> None:
+        """Audio, images and video out of what the parts of a count leave."""
+        given = self._given
         claimed: Number = 0
+        rest: Number = rests.get(count.name, 0)
         for kind in count.kinds:
-            given = self._given.get(kind.name)
-            if not given:
+            value = given.get(kind.name)
+            if value is None:
                 continue
-            claimed += given
-            uncached = given - self._given.get(kind.cached, 0)
-            if uncached < 0:
+            claimed += value
+            cached = given.get(kind.cached, 0)
+            if cached > value:
                 raise UntranslatableError(
                     self._spelling[kind.cached],
-                    f"is {_plain(given - uncached)}, more than the {_plain(given)} of {self._spelling[kind.name]}",
+                    f"is {_plain(cached)}, more than the {_plain(value)} of {self._spelling[kind.name]}",
                 )
-            taken = min(uncached, rest)
-            rest -= taken
-            self._add(kind.quantity, taken)
-        if claimed > self._given.get(count.name, 0):
+            rests[kind.name] = min(value - cached, rest)
+            rest -= rests[kind.name]
+        if claimed > given.get(count.name, 0):
             raise self._too_many(count, count.kinds)
-        return rest
+        if claimed:
+            rests[count.name] = rest
 
-    def _add(self, quantity: str, value: Number) -> None:
-        if value:
-            self._made[quantity] = self._made.get(quantity, 0) + value
+    def _sums(self, rests: Mapping[str, Number]) -> dict[str, Number]:
+        index = self._index
+        sums: dict[str, Number] = {}
+        for name, rest in rests.items():
+            if name == _TOTAL:
+                continue
+            quantity = index.quantity[name]
+            if rest or (quantity in _KEPT_AT_ZERO and name in index.outermost):
+                sums[quantity] = sums.get(quantity, 0) + rest
+            if name in index.memo and self._given[name]:
+                memo = index.memo[name]
+                sums[memo] = sums.get(memo, 0) + self._given[name]
+        for quantity, value in sums.items():
+            if value > QUANTITY_MAX:
+                raise UntranslatableError(quantity, f"sums to {_plain(value)}, more than the 1e15 of a quantity")
+        return sums
 
     def _too_many(self, count: Count, inside: Iterable[Count]) -> UntranslatableError:
         parts = [part.name for part in inside if self._given.get(part.name)]
@@ -252,14 +273,12 @@ class _Sheet:
         whole = f"the {_plain(self._given[count.name])} of {self._spelling[count.name]}"
         return UntranslatableError(names, f"{makes}, more than {whole}, {includes}")
 
-    def _check_total(self, tokens: Number) -> None:
-        total = self._given.get(_TOTAL)
-        if total is not None and total != tokens:
-            raise UntranslatableError(
-                self._spelling[_TOTAL],
-                f"is {_plain(total)}, but the counts make {_plain(tokens)}; they are not what the vocabulary"
-                f" {self._index.vocabulary.name} says, or the total is wrong: then leave it out",
-            )
+    def _wrong_total(self, tokens: Number) -> UntranslatableError:
+        return UntranslatableError(
+            self._spelling[_TOTAL],
+            f"is {_plain(self._given[_TOTAL])}, but the counts make {_plain(tokens)}; they are not what the vocabulary"
+            f" {self._index.name} says, or the total is wrong: then leave it out",
+        )
 
 
 def _modality_count(item: object) -> tuple[object, object]:

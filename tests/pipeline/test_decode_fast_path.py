@@ -157,7 +157,7 @@ def foreign_data(draw: st.DrawFn) -> dict[str, Any]:
     for name in draw(st.lists(st.sampled_from(sorted(usage)) | HOSTILE_TEXTS | USAGE_NAMES, max_size=2)):
         usage[name] = draw(QUANTITIES | st.sampled_from([None, {"cached_tokens": 1}, {"text": "sk_live_1"}, ["a", {}]]))
     vocabulary = draw(st.sampled_from([shown.vocabulary] * 6 + ["openai", "tallyhouse", "", None, 5]))
-    spare = draw(st.sampled_from([{}, {}, {"user": None}, {"tags": {"a": "b"}}, {"status": "error"}]))
+    spare: dict[str, Any] = draw(st.sampled_from([{}, {}, {"user": None}, {"tags": {"a": "b"}}, {"status": "error"}]))
     return make_data(vocabulary=vocabulary, usage=usage, **spare)
 
 

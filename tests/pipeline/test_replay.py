@@ -108,7 +108,7 @@ def test_cached_tokens_of_a_pasted_usage_object_are_billed_once() -> None:
 @pytest.mark.parametrize("first", [0, 1], ids=["pasted first", "translated first"])
 def test_a_pasted_usage_object_and_its_translation_are_the_same_content(first: int) -> None:
     """Content is the validated event: a producer may begin to translate, or stop to, between two attempts to send."""
-    both = [{"vocabulary": "openai", "usage": OPENAI_USAGE}, {"usage": TRANSLATED_USAGE}]
+    both: list[dict[str, Any]] = [{"vocabulary": "openai", "usage": OPENAI_USAGE}, {"usage": TRANSLATED_USAGE}]
 
     outcome = _replayed_usage(both[first], both[1 - first])
 
