@@ -26,6 +26,8 @@ _EXACT: Final = Context(prec=40)
 _NAME: Final = re.compile(USAGE_NAME_PATTERN)
 #: Kept when the system says that it is 0: an event that used nothing says so.
 _KEPT_AT_ZERO: Final = frozenset({INPUT, OUTPUT})
+#: Of the names of objects inside of each other, joined.
+_PATH_CHARACTERS_MAX: Final = 256
 #: Stand for what is not read, and for the total, in the place of a usual name.
 _LEFT_OUT: Final = ""
 _TOTAL: Final = "(total)"
@@ -125,7 +127,7 @@ class _Sheet:
 
     def gather(self, members: Mapping[str, Any], prefix: str) -> None:
         """Takes in the members of an object, those of objects in it too."""
-        usual_of, read = self._index.usual, self._read
+        usual_of = self._index.usual
         for member, value in members.items():
             if value is None:
                 continue
@@ -134,26 +136,28 @@ class _Sheet:
             if usual is None:
                 self._gather_unknown(name, value)
             elif usual is not _LEFT_OUT:
-                quantity = read(value)
+                quantity = self._read(value)
                 if quantity is None:
                     raise UntranslatableError(name, value=value)
-                if usual in self._given:
-                    self._compare(usual, name, quantity)
-                self._given[usual] = quantity or self._given.get(usual, quantity)
-                self._spelling[usual] = name
+                self._give(usual, name, quantity)
 
     def _gather_unknown(self, name: str, value: object) -> None:
         if isinstance(value, dict):
+            if len(name) > _PATH_CHARACTERS_MAX:  # or a long name before many members would be copied for each
+                raise self._unnameable(name)
             self.gather(value, f"{name}.")
         elif isinstance(value, list):
             self._gather_list(name, value)
         else:
             self._keep(name, value)
 
-    def _compare(self, usual: str, name: str, quantity: Number) -> None:
+    def _give(self, usual: str, name: str, quantity: Number) -> None:
         """Two names of one count say the same, but for the 0 of a default that nobody filled in."""
-        before = self._given[usual]
-        if before and quantity and before != quantity:
+        before = self._given.get(usual)
+        if not before:
+            self._given[usual] = quantity
+            self._spelling[usual] = name
+        elif quantity and before != quantity:
             raise UntranslatableError(
                 name, f"is {_plain(quantity)}, but {self._spelling[usual]} says {_plain(before)} of the same"
             )
@@ -170,8 +174,7 @@ class _Sheet:
                 counts[member] = counts.get(member, 0) + quantity
             for member, quantity in counts.items():
                 if usual := self._index.usual.get(member):
-                    self._given[usual] = quantity
-                    self._spelling[usual] = member
+                    self._give(usual, member, quantity)
         elif name in self._index.entries:
             included = self._index.entries[name]
             if any(not isinstance(item, dict) or item.get("type") not in included for item in items):
@@ -195,10 +198,13 @@ class _Sheet:
         if owner is not None and own not in self._index.taken:
             raise UntranslatableError(name, f"is no name of the vocabulary {vocabulary}, but one of {owner}")
         if own in self._index.taken or own in self._own or _NAME.fullmatch(own) is None or is_secret(own):
-            raise UntranslatableError(
-                name, f"is no name of the vocabulary {vocabulary}, and none that a quantity beside it can have"
-            )
+            raise self._unnameable(name)
         self._own[own] = quantity
+
+    def _unnameable(self, name: str) -> UntranslatableError:
+        return UntranslatableError(
+            name, f"is no name of the vocabulary {self._index.name}, and none that a quantity beside it can have"
+        )
 
     def quantities(self) -> dict[str, Number]:
         """Everything that was taken in, as our quantities."""

@@ -45,7 +45,7 @@ DATA_FIELDS: Final = frozenset({*REQUIRED_DATA_IDS, *OPTIONAL_DATA_IDS, "status"
 
 _ID: Final = re.compile(ID_PATTERN)
 _USAGE_NAME: Final = re.compile(USAGE_NAME_PATTERN)
-_PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9_. ]{1,256}")  # " and " joins two of them
+_PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9_. ]{1,512}")  # " and " joins two of them
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 

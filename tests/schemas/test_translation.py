@@ -249,6 +249,17 @@ def test_two_names_of_one_count_must_agree() -> None:
     )
 
 
+def test_two_lists_of_one_count_must_agree() -> None:
+    """Both spellings of Google's, for example."""
+    entries = [{"modality": "AUDIO", "tokenCount": 5}]
+    usage = {"promptTokenCount": 10, "promptTokensDetails": entries, "prompt_tokens_details": entries}
+
+    assert translate(usage, "gemini") == {"input_tokens": 5, "input_audio_tokens": 5}
+    assert "says 5 of the same" in refusal(
+        usage | {"prompt_tokens_details": [entries[0] | {"tokenCount": 4}]}, "gemini"
+    )
+
+
 @pytest.mark.parametrize(
     ("vocabulary", "usage", "owner"),
     [
@@ -306,6 +317,13 @@ def test_our_own_names_are_not_mixed_in(name: str) -> None:
 def test_a_number_under_a_name_that_no_quantity_can_have_is_refused(name: str) -> None:
     """It could be stored under no name."""
     assert "none that a quantity beside it can have" in refusal({"prompt_tokens": 10, name: 5})
+
+
+def test_an_object_with_an_endless_name_is_refused() -> None:
+    """Before its name is put in front of each of a hundred thousand members."""
+    usage = {"prompt_tokens": 10, "x" * 500_000: dict.fromkeys(map(str, range(100_000)), "text")}
+
+    assert "none that a quantity" in refusal(usage)
 
 
 def test_a_path_may_not_become_a_secret() -> None:
