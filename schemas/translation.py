@@ -32,13 +32,14 @@ _PATH_CHARACTERS_MAX: Final = 256
 _LEFT_OUT: Final = ""
 _TOTAL: Final = "(total)"
 _TOKENS: Final = "_tokens"
+_AND: Final = " and "
 
 
 class UntranslatableError(ValueError):
     """Why a usage object says nothing that can be counted.
 
     Attributes:
-        name: which member, as it was sent; members of objects behind a dot.
+        name: which member, as it was sent; members of objects behind a dot, several members with "and" between them.
         detail: what is wrong with it, a clause that goes on from the name; "" when its value is no quantity.
         value: what it holds, when that is no quantity.
     """
@@ -48,6 +49,11 @@ class UntranslatableError(ValueError):
         self.name = name
         self.detail = detail
         self.value = value
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the name is made of names in the tables alone; else it is whatever the producer wrote."""
+        return all(name in _KNOWN for name in self.name.split(_AND))
 
 
 def translated(usage: Mapping[str, Any], *, vocabulary: str, read: Read) -> dict[str, Number]:
@@ -111,6 +117,15 @@ _OWNERS: Final = {
     for names in (vocabulary.totals, *(one.names for one in vocabulary.all() if one.quantity.endswith(_TOKENS)))
     for name in names
 }
+
+
+#: Every name that the tables have.
+_KNOWN: Final = _TOKEN_QUANTITIES.union(
+    *(
+        _INDEXES[name].usual.keys() | vocabulary.lists | _INDEXES[name].entries.keys()
+        for name, vocabulary in VOCABULARIES.items()
+    )
+)
 
 
 class _Sheet:
@@ -271,7 +286,7 @@ class _Sheet:
 
     def _too_many(self, count: Count, inside: Iterable[Count]) -> UntranslatableError:
         parts = [part.name for part in inside if self._given.get(part.name)]
-        names = " and ".join(self._spelling[part] for part in parts)
+        names = _AND.join(self._spelling[part] for part in parts)
         makes = f"{'are' if len(parts) > 1 else 'is'} {_plain(sum(self._given[part] for part in parts))}"
         includes = f"which includes {'them' if len(parts) > 1 else 'it'}"
         if count.name not in self._given:

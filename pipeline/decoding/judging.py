@@ -45,7 +45,6 @@ DATA_FIELDS: Final = frozenset({*REQUIRED_DATA_IDS, *OPTIONAL_DATA_IDS, "status"
 
 _ID: Final = re.compile(ID_PATTERN)
 _USAGE_NAME: Final = re.compile(USAGE_NAME_PATTERN)
-_PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9_. ]{1,512}")  # " and " joins two of them
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -273,7 +272,7 @@ def _bad_quantity(candidate: Candidate) -> str | None:
         if name in RESERVED_USAGE_NAMES:
             return f"data.usage.{name} is a reserved name; leave it out"
         if read_quantity(value) is None:
-            return _no_quantity(name, value)
+            return _no_quantity(f"data.usage.{name}", value)
     return None
 
 
@@ -281,16 +280,16 @@ def _untranslatable(candidate: Candidate) -> str | None:
     try:
         quantities = candidate.quantities
     except UntranslatableError as error:
-        name = error.name if _PLAIN_PATH.fullmatch(error.name) else shown(error.name)
-        return f"data.usage.{name} {error.detail}" if error.detail else _no_quantity(name, error.value)
+        path = f"data.usage.{error.name}" if error.is_known else f"data.usage[{shown(error.name)}]"
+        return f"{path} {error.detail}" if error.detail else _no_quantity(path, error.value)
     if len(quantities) > USAGE_NAMES_MAX:
         return f"data.usage makes {len(quantities)} quantities; at most {USAGE_NAMES_MAX} are allowed"
     return None
 
 
-def _no_quantity(name: str, value: object) -> str:
+def _no_quantity(path: str, value: object) -> str:
     return (
-        f"data.usage.{name} is {_shown_value(value)}; a quantity is a number or a decimal string,"
+        f"{path} is {_shown_value(value)}; a quantity is a number or a decimal string,"
         " 0 to 1e15, with at most 9 decimals"
     )
 

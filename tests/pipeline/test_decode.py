@@ -336,7 +336,7 @@ def test_a_vocabulary_that_nobody_knows_is_bad_type(vocabulary: Any) -> None:
         (
             OPENAI_USAGE | {"Größe": 3},
             (
-                "data.usage.'Gr\\xf6\\xdfe' is no name of the vocabulary openai,"
+                "data.usage['Gr\\xf6\\xdfe'] is no name of the vocabulary openai,"
                 " and none that a quantity beside it can have"
             ),
         ),
@@ -365,6 +365,23 @@ def test_a_usage_object_that_contradicts_itself_is_bad_quantity(usage: dict[str,
 def test_a_secret_anywhere_in_a_usage_object_is_refused(usage: dict[str, Any]) -> None:
     """Also in members that are left out."""
     assert reason_for(with_data(vocabulary="openai", usage=usage)) is Reason.RAW_SECRET
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 5, f"x {SECRET}": 1},
+        {"prompt_tokens": 5, "details": {f"x-{SECRET}": 1}},
+        {"prompt_tokens": 5, f"x-{SECRET}": -1},
+        {"prompt_tokens": f"x-{SECRET}"},
+    ],
+)
+def test_what_looks_like_a_secret_in_a_refused_usage_object_is_masked(usage: dict[str, Any]) -> None:
+    """It does not begin like one, so it is refused for another reason; the sentence still does not repeat it."""
+    reject = refused(make_record(with_data(vocabulary="openai", usage=usage)))
+
+    assert reject.reason is Reason.BAD_QUANTITY
+    assert "abcdefgh" not in reject.detail
 
 
 def test_a_repeated_name_in_a_nested_object_is_a_duplicate_key() -> None:
