@@ -30,7 +30,7 @@ from schemas.event_values import (
     read_number,
 )
 from schemas.rejects import Reason
-from schemas.secrets import is_secret
+from schemas.secrets import is_secret, redact
 from schemas.translation import UntranslatableError, translated
 from schemas.vocabularies import VOCABULARIES
 
@@ -272,7 +272,7 @@ def _bad_quantity(candidate: Candidate) -> str | None:
         if name in RESERVED_USAGE_NAMES:
             return f"data.usage.{name} is a reserved name; leave it out"
         if read_quantity(value) is None:
-            return _no_quantity(f"data.usage.{name}", value)
+            return _no_quantity(f"data.usage.{redact(name)}", value)
     return None
 
 

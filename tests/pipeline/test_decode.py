@@ -800,6 +800,14 @@ def test_a_string_that_begins_like_a_secret_is_refused_and_shown_nowhere(event: 
     assert JWT[:12] not in shown
 
 
+def test_a_secret_inside_the_name_of_a_bad_quantity_is_masked() -> None:
+    """The name does not begin like one, so the event is refused for its quantity."""
+    reject = refused(make_record(with_data(usage={"my_sk_live_key12345": -1})))
+
+    assert reject.reason is Reason.BAD_QUANTITY
+    assert "key12345" not in reject.detail + reject.payload_prefix
+
+
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("name", ["id", "source", "subject", "type"])
 def test_every_shape_of_a_secret_is_found_in_ids(name: str, secret: str) -> None:
