@@ -3,6 +3,7 @@
 In the order of reading:
 
     event.py        a usage event as the contract says it, in pydantic models; event_values.py reads single values
+    vocabularies.py what other systems call their counts; translation.py makes our quantities of them
     published.py    what comes out: refusals and alerts
     rejects.py      why an event was refused: the closed list of reasons
     secrets.py      what a raw secret looks like

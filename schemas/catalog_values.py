@@ -14,13 +14,14 @@ from typing import Annotated, Final
 from pydantic import BeforeValidator, PlainSerializer
 from pydantic_core import PydanticCustomError
 
-from schemas.event import ID_PATTERN, USAGE_NAME_PATTERN
+from schemas.event import ID_PATTERN
 from schemas.event_values import (
     DECIMAL_PATTERN,
     EPOCH,
     INSTANT_PATTERN,
     QUANTITY_DECIMALS_MAX,
     QUANTITY_MAX,
+    USAGE_NAME_PATTERN,
 )
 from schemas.event_values import read_instant as parse_instant
 

@@ -12,17 +12,30 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from schemas.event_values import (
     DECIMAL_PATTERN,
     INSTANT_PATTERN,
     QUANTITY_MAX,
+    RESERVED_USAGE_NAMES,
+    USAGE_NAME_PATTERN,
     read_decimal_string,
     read_instant,
     read_number,
 )
 from schemas.secrets import is_secret
+from schemas.translation import translated
+from schemas.vocabularies import VOCABULARIES
 
 #: A record's value, after Kafka's decompression.
 VALUE_BYTES_MAX: Final = 1024 * 1024
@@ -37,9 +50,6 @@ TAG_CHARACTERS_MAX: Final = 128
 PAYLOAD_PREFIX_CHARACTERS_MAX: Final = 256
 
 ID_PATTERN: Final = r"[A-Za-z0-9._:/@~?#%+-]{1,128}"
-USAGE_NAME_PATTERN: Final = r"[a-z][a-z0-9_]{0,63}"
-#: ``requests`` is 1 for every event; ``input_context_tokens`` is computed when pricing.
-RESERVED_USAGE_NAMES: Final = frozenset({"requests", "input_context_tokens"})
 STATUSES: Final = ("ok", "error")
 SPEC_VERSION: Final = "1.0"
 
@@ -47,6 +57,7 @@ CONTENT_TYPE_EVENT: Final = "application/cloudevents+json"
 CONTENT_TYPE_BATCH: Final = "application/cloudevents-batch+json"
 
 _USAGE_NAME: Final = re.compile(USAGE_NAME_PATTERN)
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def _not_secret(text: str) -> str:
@@ -77,6 +88,38 @@ def _quantity(value: object) -> Decimal:
     if quantity is None:
         raise ValueError("is no quantity: a JSON number or decimal string, 0 to 1e15, at most 9 decimals")
     return quantity
+
+
+def _quantity_or_none(value: object) -> Decimal | None:
+    try:
+        return _quantity(value)
+    except ValueError:
+        return None
+
+
+def _check_texts(tree: object) -> None:
+    """Raises for a secret or half a surrogate pair anywhere in what was sent."""
+    if isinstance(tree, str):
+        if _LONE_SURROGATE.search(tree):
+            raise ValueError("holds half of a surrogate pair")
+        _not_secret(tree)
+    elif isinstance(tree, dict):
+        for name, value in tree.items():
+            _check_texts(name)
+            _check_texts(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            _check_texts(value)
+
+
+def _vocabulary_schema(schema: dict[str, Any]) -> None:
+    """Says in JSON Schema that names and values are the other system's when a vocabulary is given."""
+    usage = schema["properties"]["usage"]
+    ours = {"anyOf": usage.pop("anyOf")}
+    schema["properties"]["usage"] = {"type": ["object", "null"], **usage}
+    schema["if"] = {"properties": {"vocabulary": {"type": "null"}}}
+    schema["then"] = {"properties": {"usage": ours}}
+    schema["else"] = {"properties": {"usage": {"maxProperties": USAGE_NAMES_MAX}}}
 
 
 Id = Annotated[
@@ -114,7 +157,7 @@ TagText = Annotated[str, StringConstraints(strict=True, max_length=TAG_CHARACTER
 class UsageData(BaseModel):
     """What one operation used, and on whose account. Unknown fields are refused (``unknown_field``)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_vocabulary_schema)
 
     project: Id = Field(description="The project's id.")
     api_key: Id = Field(description="The id of the api key, never the key itself: a raw secret is refused.")
@@ -131,9 +174,28 @@ class UsageData(BaseModel):
         " `cache_read_tokens`, `cache_write_5m_tokens` and `cache_write_1h_tokens`; `reasoning_tokens` is a memo"
         " inside `output_tokens`. `requests` = 1 is implied; `requests` and `input_context_tokens` are reserved.",
     )
+    vocabulary: Literal["otel_genai", "openai", "anthropic", "litellm", "langfuse", "gemini"] | None = Field(
+        default=None,
+        description="Whose names `usage` has: then it is that system's usage object as it is, and is translated into"
+        " disjoint quantities. Our own names when absent.",
+    )
     tags: Annotated[dict[TagText, TagText] | None, Field(max_length=TAGS_MAX)] = Field(
         default=None, description="Up to 16 pairs of strings of at most 128 characters each, for people to slice by."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _translated(cls, given: object) -> object:
+        """The quantities in the place of another system's usage object."""
+        if not isinstance(given, dict):
+            return given
+        vocabulary, usage = given.get("vocabulary"), given.get("usage")
+        if not isinstance(vocabulary, str) or vocabulary not in VOCABULARIES or not isinstance(usage, dict):
+            return given
+        _check_texts(usage)
+        if len(usage) > USAGE_NAMES_MAX:
+            raise ValueError(f"usage has more than {USAGE_NAMES_MAX} names")
+        return given | {"usage": translated(usage, vocabulary=vocabulary, read=_quantity_or_none)}
 
 
 class UsageEvent(BaseModel):

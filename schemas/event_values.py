@@ -1,6 +1,6 @@
 """The two values of an event that text must be read into: an instant and a quantity. Exact, and never through a float.
 
-Both functions answer None for what the contract does not allow; they read ASCII digits only, and take time linear in
+The functions answer None for what the contract does not allow; they read ASCII digits only, and take time linear in
 the length of the text, whatever the text is.
 """
 
@@ -20,6 +20,10 @@ INSTANT_PATTERN: Final = (
 )
 #: A quantity that is sent as a string.
 DECIMAL_PATTERN: Final = r"[0-9]+(?:\.[0-9]+)?"
+
+USAGE_NAME_PATTERN: Final = r"[a-z][a-z0-9_]{0,63}"
+#: ``requests`` is 1 for every event; ``input_context_tokens`` is computed when pricing.
+RESERVED_USAGE_NAMES: Final = frozenset({"requests", "input_context_tokens"})
 
 QUANTITY_MAX: Final = 10**15
 #: Significant decimals: ``1.50000000000000`` has one.

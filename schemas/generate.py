@@ -49,6 +49,17 @@ EVENT_EXAMPLE: Final[dict[str, Any]] = {
         "usage": {"input_tokens": 1200, "cache_read_tokens": 800, "output_tokens": 310},
     },
 }
+#: The same usage as OpenAI's chat completions say it.
+VOCABULARY_EXAMPLE: Final[dict[str, Any]] = EVENT_EXAMPLE["data"] | {
+    "vocabulary": "openai",
+    "usage": {
+        "prompt_tokens": 2000,
+        "completion_tokens": 310,
+        "total_tokens": 2310,
+        "prompt_tokens_details": {"cached_tokens": 800, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+    },
+}
 REJECTED_EXAMPLE: Final[dict[str, Any]] = {
     "reason": "missing_field",
     "detail": "data.api_key is missing",
@@ -122,7 +133,9 @@ def documents() -> dict[str, dict[str, Any]]:
     makers: dict[str, Callable[[], dict[str, Any]]] = {
         "usage-event.schema.json": lambda: event() | {"examples": [EVENT_EXAMPLE]},
         "usage-event-batch.schema.json": _batch_schema,
-        "usage-data.schema.json": lambda: _schema(UsageData, "usage-data") | {"examples": [EVENT_EXAMPLE["data"]]},
+        "usage-data.schema.json": lambda: (
+            _schema(UsageData, "usage-data") | {"examples": [EVENT_EXAMPLE["data"], VOCABULARY_EXAMPLE]}
+        ),
         "usage-rejected.schema.json": lambda: (
             _schema(RejectedEvent, "usage-rejected") | {"examples": [REJECTED_EXAMPLE]}
         ),

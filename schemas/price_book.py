@@ -29,8 +29,8 @@ from schemas.catalog_values import (
     mistake,
 )
 from schemas.currencies import CURRENCIES
-from schemas.event import ID_CHARACTERS_MAX, RESERVED_USAGE_NAMES
-from schemas.event_values import EPOCH, INSTANT_MAX_US, INSTANT_MIN_US
+from schemas.event import ID_CHARACTERS_MAX
+from schemas.event_values import EPOCH, INSTANT_MAX_US, INSTANT_MIN_US, RESERVED_USAGE_NAMES
 from schemas.frames import REQUESTS
 from schemas.period_prices import PERIOD_PRICES_MAX, PeriodPrice
 
@@ -44,7 +44,11 @@ IGNORE_MAX: Final = 1_000
 
 #: The derived quantity that context thresholds look at: the whole input of one request, cached or not.
 INPUT_CONTEXT: Final = "input_context_tokens"
-INPUT_CONTEXT_PARTS: Final = ("input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens")
+INPUT_CONTEXT_PARTS: Final = (
+    *("input_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens"),
+    *("input_audio_tokens", "input_image_tokens", "input_video_tokens"),
+    *("cache_audio_read_tokens", "cache_image_read_tokens", "cache_video_read_tokens"),
+)
 
 DAY_SECONDS: Final = 24 * 60 * 60
 SECOND_US: Final = 1_000_000

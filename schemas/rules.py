@@ -25,7 +25,7 @@ from schemas.catalog_values import (
     plain_decimal,
     write_instant,
 )
-from schemas.event import RESERVED_USAGE_NAMES, USAGE_NAME_PATTERN
+from schemas.event_values import RESERVED_USAGE_NAMES, USAGE_NAME_PATTERN
 from schemas.price_book import FROZEN, canonical_json, content_hash
 
 if TYPE_CHECKING:

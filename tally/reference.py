@@ -18,11 +18,14 @@ from agents.metrics import Metrics
 from clickhouse.migrate import MIGRATIONS
 from schemas.rejects import Reason
 from schemas.topics import Topics
+from schemas.vocabularies import VOCABULARIES
 from tally.main import command_summaries
 from tally.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from schemas.vocabularies import Count, Vocabulary
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "reference.md"
 VIEW: Final = re.compile(r"CREATE VIEW IF NOT EXISTS (\w+).*?COMMENT '([^']*)'", re.DOTALL)
@@ -43,9 +46,18 @@ REASONS: Final = {
     Reason.TIME_IN_FUTURE: "Further ahead of the broker's time than TALLY_MAX_AHEAD_SECONDS.",
     Reason.TIME_TOO_OLD: "Further behind the broker's time than TALLY_MAX_AGE_DAYS.",
     Reason.UNKNOWN_FIELD: "A member of data that the contract does not know.",
-    Reason.BAD_QUANTITY: "A quantity that is no plain number from 0 to 1e15, or a name that can't be one.",
+    Reason.BAD_QUANTITY: "A quantity that is no plain number from 0 to 1e15, or a name that can't be one;"
+    " a usage object of another system that contradicts itself or its vocabulary.",
     Reason.CONFLICT: "The identity is held by an event with other content (found when counting).",
 }
+
+
+VOCABULARIES_READ: Final = (
+    "Whose names `data.usage` may have, and what each count becomes; [events.md](events.md) says by which rules."
+    " Several names in a row say the same count. A count that is inside another is taken out of it."
+    " `cache_write_5m_tokens` are writes that are kept for the shorter of a vendor's two times, `cache_write_1h_tokens`"
+    " for the longer."
+)
 
 
 def reference() -> str:
@@ -71,6 +83,9 @@ def reference() -> str:
         "## Why an event is refused",
         "In the order in which they are judged; of several that apply, the first one counts.",
         _table(("reason", "means"), ((f"`{reason.value}`", REASONS[reason]) for reason in Reason)),
+        "## Vocabularies",
+        VOCABULARIES_READ,
+        *(section for vocabulary in VOCABULARIES.values() for section in _vocabulary(vocabulary)),
         "## Views",
         _table(("view", "a reader may rely on"), _views()),
         "## Metrics",
@@ -101,6 +116,30 @@ def _default(value: Any) -> str:  # noqa: ANN401 -- any setting's default
     if value is None or value is PydanticUndefined or value == "":
         return ""
     return f"`{value.get_secret_value() if isinstance(value, SecretStr) else value}`"
+
+
+def _vocabulary(vocabulary: Vocabulary) -> Iterable[str]:
+    yield f"### `{vocabulary.name}`"
+    yield f"{vocabulary.system}."
+    yield _table(("count", "becomes", "is inside"), _counts(vocabulary.counts, inside=""))
+    if vocabulary.totals:
+        yield f"Must be the sum of all tokens: {_code(vocabulary.totals)}."
+    if vocabulary.left_out:
+        yield f"Not read: {_code(sorted(vocabulary.left_out))}."
+    for name, types in vocabulary.entries:
+        yield f"Of `{name}` the counts include entries of the type {_code(sorted(types))}; any other is refused."
+    yield f"Found in: {', '.join(f'<{source}>' for source in vocabulary.sources)}."
+
+
+def _counts(counts: Iterable[Count], *, inside: str) -> Iterable[tuple[str, str, str]]:
+    for count in counts:
+        memo = f", and again as the memo `{count.memo}`" if count.memo else ""
+        yield _code(count.names), f"`{count.quantity}`{memo}", inside
+        yield from _counts((*count.parts, *count.kinds), inside=f"`{count.name}`")
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _views() -> Iterable[tuple[str, str]]:

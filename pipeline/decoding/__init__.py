@@ -5,6 +5,6 @@ The scalar specification, in the contract's order: ``reading`` turns bytes and h
 ``one`` joins both into ``decode_one``.
 
 The fast path, for ordinary records: ``units`` takes records apart, ``gathering`` decodes them slice by slice into
-``texts`` and ``quantities``, ``columns`` checks whole columns (times in ``instants``). What is not certainly valid
-there goes the scalar way, and ``frames`` puts both together again.
+``texts`` and ``quantities`` (``foreign`` translates usage objects of other systems), ``columns`` checks whole columns
+(times in ``instants``). What is not certainly valid there goes the scalar way, and ``frames`` puts both together again.
 """

@@ -21,12 +21,11 @@ from pipeline.decoding.units import Left, RecordColumns, batch_units, binary_uni
 from schemas.event import (
     ID_CHARACTERS_MAX,
     ID_PATTERN,
-    RESERVED_USAGE_NAMES,
     TAG_CHARACTERS_MAX,
     TAGS_MAX,
-    USAGE_NAME_PATTERN,
     USAGE_NAMES_MAX,
 )
+from schemas.event_values import RESERVED_USAGE_NAMES, USAGE_NAME_PATTERN
 from schemas.frames import EVENTS, INSTANT
 from schemas.secrets import is_secret
 

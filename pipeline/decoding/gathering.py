@@ -8,6 +8,9 @@ name and every string value brings exactly two quotation marks. Those of the nam
 decoder are counted; when the bytes hold more, a name is there that did not come out (repeated, or an attribute that
 nobody declared), and the rows are looked at on their own. The counted ones are never more than those in the bytes, so
 one row cannot make up for another, and one comparison of two sums clears a whole slice.
+
+An event with a vocabulary is not taken at first, so that it costs the others nothing; its usage object is translated
+and takes the place of what was sent, while the quotation marks are still those of what was sent.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
+from pipeline.decoding.foreign import certain_translation, count_texts
 from pipeline.decoding.quantities import GrowingQuantities
 from pipeline.decoding.texts import GrowingTexts
 from pipeline.decoding.units import NOT_TAKEN
@@ -70,6 +74,18 @@ class StructuredEvent(msgspec.Struct, gc=False):
     tracestate: str | UnsetType | None = UNSET
 
 
+class ForeignData(Data, gc=False, forbid_unknown_fields=True):
+    """``data`` whose usage may have another system's names."""
+
+    vocabulary: str | UnsetType | None = UNSET
+
+
+class ForeignEvent(StructuredEvent, gc=False):
+    """A structured event whose usage may have another system's names."""
+
+    data: ForeignData
+
+
 #: Names and strings that every structured event has: seven attributes of which six are strings, and in ``data`` the two
 #: required ids with their names.
 _TEXTS_OF_EVENT: Final = 7 + 6 + 4
@@ -78,12 +94,15 @@ _TEXTS_OF_DATA: Final = 4
 # float_hook is given the text of a number; as bytes it is no string of the event's, and nothing is rounded.
 _decode_event: Final = msgspec.json.Decoder(StructuredEvent, float_hook=str.encode).decode
 _decode_data: Final = msgspec.json.Decoder(Data, float_hook=str.encode).decode
+_decode_foreign_event: Final = msgspec.json.Decoder(ForeignEvent, float_hook=str.encode).decode
+_decode_foreign_data: Final = msgspec.json.Decoder(ForeignData, float_hook=str.encode).decode
 _decode_any: Final = msgspec.json.Decoder(float_hook=str.encode).decode
 
 _ESCAPE: Final = re.compile(rb"\\.", re.DOTALL)
 _QUOTE: Final = ord('"')
 _NO_EXTENSIONS: Final = (UNSET,) * 5
 _NOTHING: Final[dict[str, Any]] = {}
+_VOCABULARY: Final = b'"vocabulary"'
 
 
 @dataclass(slots=True)
@@ -119,7 +138,66 @@ def gather(units: Units, into: Columns) -> list[int]:
     for start in range(0, len(units.values), _SLICE_UNITS):
         not_taken += _gather_slice(units, start, into)
     into.taken.append((units, np.delete(np.arange(len(units.values)), not_taken)))
-    return not_taken
+    foreign = [place for place in not_taken if _VOCABULARY in bytes(units.values[place] or b"")]
+    if not foreign:
+        return not_taken
+    taken = [
+        place
+        for start in range(0, len(foreign), _SLICE_UNITS)
+        for place in _gather_foreign(units, foreign[start : start + _SLICE_UNITS], into)
+    ]
+    into.taken.append((units, np.array(taken, np.int64)))
+    gone = set(taken)
+    return [place for place in not_taken if place not in gone]
+
+
+def _gather_foreign(units: Units, places: Sequence[int], into: Columns) -> list[int]:
+    """Adds units with a vocabulary as rows, and answers with the places of those that could be translated."""
+    decode = _decode_foreign_event if units.attributes is None else _decode_foreign_data
+    decoded, not_taken = _decode_all([units.values[place] for place in places], decode)
+    gone = set(not_taken)
+    left = [place for at, place in enumerate(places) if at not in gone]
+    data: list[ForeignData] = [event.data for event in decoded] if units.attributes is None else decoded
+    texts = list(map(_translate, data))
+    fine = [at for at, count in enumerate(texts) if count]
+    if not fine:
+        return []
+    taken = [left[at] for at in fine]
+    if units.attributes is None:
+        attributes: list[Any] = [decoded[at] for at in fine]
+    else:
+        attributes = [units.attributes[place] for place in taken]
+    _add_fields(
+        _Slice(
+            [units.values[place] for place in taken],
+            attributes,
+            [data[at] for at in fine],
+            structured=units.attributes is None,
+            usage_texts=sum(texts[at] for at in fine),
+        ),
+        into,
+    )
+    return taken
+
+
+def _translate(data: ForeignData) -> int:
+    """Puts our quantities in the place of the usage that was sent.
+
+    Returns:
+        How many names and strings the usage and the vocabulary brought, or fewer; 0 when the scalar path has to judge.
+    """
+    usage, vocabulary = data.usage, data.vocabulary
+    texts = count_texts(usage)
+    if texts is None or isinstance(vocabulary, UnsetType):
+        return 0
+    texts += usage is not UNSET
+    if vocabulary is None:
+        return texts + 1
+    quantities = certain_translation(usage or _NOTHING, vocabulary=vocabulary)
+    if quantities is None:
+        return 0
+    data.usage = quantities
+    return texts + 2
 
 
 def _gather_slice(units: Units, start: int, into: Columns) -> list[int]:
@@ -158,13 +236,16 @@ class _Slice:
 
     values: list[Any]  # bytes or msgspec.Raw
     attributes: list[Any]  # StructuredEvent or Attributes
-    data: list[Data]
+    data: Sequence[Data]
     structured: bool
+    usage_texts: int | None = None  # names and strings of the usage as sent, when it was translated
 
 
 def _add_fields(taken: _Slice, into: Columns) -> None:
     text = b"\n".join(taken.values)
-    texts_given = _add_ids(taken, into, has_escapes=b"\\" in text) + _add_usage(taken.data, into)
+    usage_texts = _add_usage(taken.data, into)
+    texts_given = _add_ids(taken, into, has_escapes=b"\\" in text)
+    texts_given += usage_texts if taken.usage_texts is None else taken.usage_texts
     status = [fields.status for fields in taken.data]
     texts_given += 2 * len(list(filter(None, status)))
     if "error" in status:
@@ -246,7 +327,8 @@ def _with_repeated_names(taken: _Slice, text: bytes, *, texts_given: int) -> lis
         texts_always += sum(map(_extension_texts, taken.attributes))
         if quotes == 2 * (texts_always + texts_given):
             return []
-    if quotes == 2 * (texts_always + sum(map(_optional_texts_of_data, taken.data))):
+    # Of a translated usage there are as many names as the table makes of it.
+    if taken.usage_texts is None and quotes == 2 * (texts_always + sum(map(_optional_texts_of_data, taken.data))):
         return []
     return [at for at, value in enumerate(taken.values) if not _has_distinct_names(bytes(value))]
 

@@ -16,17 +16,23 @@ from pipeline.decoding.wording import kind_of, shown
 from schemas.event import (
     ID_CHARACTERS_MAX,
     ID_PATTERN,
-    RESERVED_USAGE_NAMES,
     SPEC_VERSION,
     STATUSES,
     TAG_CHARACTERS_MAX,
     TAGS_MAX,
-    USAGE_NAME_PATTERN,
     USAGE_NAMES_MAX,
 )
-from schemas.event_values import read_decimal_string, read_instant, read_number
+from schemas.event_values import (
+    RESERVED_USAGE_NAMES,
+    USAGE_NAME_PATTERN,
+    read_decimal_string,
+    read_instant,
+    read_number,
+)
 from schemas.rejects import Reason
-from schemas.secrets import is_secret
+from schemas.secrets import is_secret, redact
+from schemas.translation import UntranslatableError, translated
+from schemas.vocabularies import VOCABULARIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +41,7 @@ if TYPE_CHECKING:
 ID_ATTRIBUTES: Final = ("id", "source", "subject", "type")
 REQUIRED_DATA_IDS: Final = ("project", "api_key")
 OPTIONAL_DATA_IDS: Final = ("environment", "user", "provider", "model")
-DATA_FIELDS: Final = frozenset({*REQUIRED_DATA_IDS, *OPTIONAL_DATA_IDS, "status", "usage", "tags"})
+DATA_FIELDS: Final = frozenset({*REQUIRED_DATA_IDS, *OPTIONAL_DATA_IDS, "status", "usage", "vocabulary", "tags"})
 
 _ID: Final = re.compile(ID_PATTERN)
 _USAGE_NAME: Final = re.compile(USAGE_NAME_PATTERN)
@@ -64,8 +70,20 @@ class Candidate:
 
     @property
     def usage(self) -> dict[str, object]:
-        """The quantities as sent; only when they are an object or absent."""
+        """The usage as sent; only when it is an object or absent."""
         return cast("dict[str, object]", self.data.get("usage") or {})
+
+    @property
+    def vocabulary(self) -> str | None:
+        """Whose names the usage has, None for our own; only when it is one of the list."""
+        return cast("str | None", self.data.get("vocabulary"))
+
+    @cached_property
+    def quantities(self) -> dict[str, Decimal]:
+        """The quantities in our names; only of a valid event, or with a vocabulary."""
+        if self.vocabulary is None:
+            return {name: cast("Decimal", read_quantity(value)) for name, value in self.usage.items()}
+        return cast("dict[str, Decimal]", translated(self.usage, vocabulary=self.vocabulary, read=read_quantity))
 
     @cached_property
     def time_us(self) -> int | None:
@@ -144,6 +162,7 @@ def _bad_type(candidate: Candidate) -> str | None:
             return f"data.{name} must be a string, not {kind_of(data[name])}"
     return (
         _bad_status(data.get("status"))
+        or _bad_vocabulary(data.get("vocabulary"))
         or _bad_usage(data.get("usage"))
         or _bad_tags(data.get("tags"))
         or (_lone_surrogate(candidate) if candidate.surrogates else None)
@@ -163,6 +182,12 @@ def _bad_status(status: object) -> str | None:
     if status is None or (isinstance(status, str) and status in STATUSES):
         return None
     return f'data.status must be "ok" or "error", not {_shown_value(status)}'
+
+
+def _bad_vocabulary(vocabulary: object) -> str | None:
+    if vocabulary is None or (isinstance(vocabulary, str) and vocabulary in VOCABULARIES):
+        return None
+    return f"data.vocabulary must be one of {', '.join(VOCABULARIES)}, not {_shown_value(vocabulary)}"
 
 
 def _bad_usage(usage: object) -> str | None:
@@ -239,17 +264,34 @@ def _bad_quantity(candidate: Candidate) -> str | None:
     usage = candidate.usage
     if len(usage) > USAGE_NAMES_MAX:
         return f"data.usage has {len(usage)} quantities; at most {USAGE_NAMES_MAX} are allowed"
+    if candidate.vocabulary is not None:
+        return _untranslatable(candidate)
     for name, value in usage.items():
         if _USAGE_NAME.fullmatch(name) is None:
             return f"data.usage[{shown(name)}]: a name matches {USAGE_NAME_PATTERN}"
         if name in RESERVED_USAGE_NAMES:
             return f"data.usage.{name} is a reserved name; leave it out"
         if read_quantity(value) is None:
-            return (
-                f"data.usage.{name} is {_shown_value(value)}; a quantity is a number or a decimal string,"
-                " 0 to 1e15, with at most 9 decimals"
-            )
+            return _no_quantity(f"data.usage.{redact(name)}", value)
     return None
+
+
+def _untranslatable(candidate: Candidate) -> str | None:
+    try:
+        quantities = candidate.quantities
+    except UntranslatableError as error:
+        path = f"data.usage.{error.name}" if error.is_known else f"data.usage[{shown(error.name)}]"
+        return f"{path} {error.detail}" if error.detail else _no_quantity(path, error.value)
+    if len(quantities) > USAGE_NAMES_MAX:
+        return f"data.usage makes {len(quantities)} quantities; at most {USAGE_NAMES_MAX} are allowed"
+    return None
+
+
+def _no_quantity(path: str, value: object) -> str:
+    return (
+        f"{path} is {_shown_value(value)}; a quantity is a number or a decimal string,"
+        " 0 to 1e15, with at most 9 decimals"
+    )
 
 
 def _shown_value(value: object) -> str:

@@ -17,7 +17,6 @@ from pipeline.decoding.judging import (
     OPTIONAL_DATA_IDS,
     Candidate,
     judge,
-    read_quantity,
     readable_id,
 )
 from pipeline.decoding.reading import Unreadable, read_candidates
@@ -144,7 +143,7 @@ def _accepted(record: RawRecord, candidate: Candidate, *, index: int, of: int) -
         model=model,
         status=data.get("status") or "ok",
         tags=canonical_tags(cast("dict[str, str] | None", candidate.data.get("tags"))),
-        usage=tuple((name, cast("Decimal", read_quantity(value))) for name, value in candidate.usage.items()),
+        usage=tuple(candidate.quantities.items()),
     )
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from pipeline.decode import Decoded, Limits, decode_one
 from schemas.rejects import Reason
 from schemas.topics import Topics
 from tally.main import ORDER
 from tally.reference import PAGE, REASONS, reference
 from tally.settings import Settings
+from tests.pipeline.event_examples import make_data, make_event, make_record
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -37,6 +40,17 @@ def test_the_reference_names_every_setting_command_and_topic() -> None:
     commands = [f"tally {name}" for name in ORDER]
 
     assert [name for name in (*settings, *topics, *commands) if f"`{name}`" not in page] == []
+
+
+def test_the_example_of_a_usage_object_becomes_what_the_page_says() -> None:
+    """The two blocks of JSON: what is sent, and what is stored and priced."""
+    _, _, section = (ROOT / "docs" / "events.md").read_text(encoding="utf-8").partition("## Usage objects of other")
+    sent, stored = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", section, re.DOTALL)[:2])
+
+    (event,) = decode_one(make_record(make_event(data=make_data(**sent))), limits=Limits())
+
+    assert isinstance(event, Decoded)
+    assert dict(event.usage) == stored["usage"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

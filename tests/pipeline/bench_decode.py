@@ -63,6 +63,7 @@ def _kinds(events: Sequence[dict[str, Any]]) -> dict[str, list[RawRecord]]:
         "decimal string and fractional quantities": records(
             lambda i, event: _with_data(event, usage={"seconds": "12.5", "gb_hours": 0.125 + i, "pages": 3})
         ),
+        "a usage object of OpenAI's": records(lambda _, event: _with_data(event, **_openai(event["data"]["usage"]))),
         "offset +00:00 instead of Z": records(lambda _, event: event | {"time": event["time"].replace("Z", "+00:00")}),
         "explicit null for three optional fields": records(
             lambda _, event: _with_data(event, user=None, model=None, tags=None)
@@ -92,6 +93,24 @@ def _kinds(events: Sequence[dict[str, Any]]) -> dict[str, list[RawRecord]]:
 
 def _with_data(event: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return event | {"data": event["data"] | changes}
+
+
+def _openai(usage: dict[str, int]) -> dict[str, Any]:
+    """The same quantities as OpenAI's chat completions say them."""
+    prompt = usage["input_tokens"] + usage["cache_read_tokens"]
+    said = {
+        "prompt_tokens": prompt,
+        "completion_tokens": usage["output_tokens"],
+        "total_tokens": prompt + usage["output_tokens"],
+        "prompt_tokens_details": {"cached_tokens": usage["cache_read_tokens"], "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+    return {"vocabulary": "openai", "usage": said}
 
 
 def _cpu_seconds(records: list[RawRecord], *, runs: int) -> float:

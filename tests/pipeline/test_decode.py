@@ -240,6 +240,158 @@ def test_limits_are_included() -> None:
     assert decoded(*[make_record(make_event(time=time)) for time in times]).events.height == 2
 
 
+# --- vocabularies -------------------------------------------------------------------------------------------------
+
+
+OPENAI_USAGE: dict[str, Any] = {
+    "prompt_tokens": 2000,
+    "completion_tokens": 310,
+    "total_tokens": 2310,
+    "prompt_tokens_details": {"cached_tokens": 800, "audio_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 64},
+}
+
+
+def test_a_usage_object_of_another_system_is_translated() -> None:
+    """The cached tokens are taken out of the prompt, which includes them; the total is only checked."""
+    batch = decoded(make_record(with_data(vocabulary="openai", usage=OPENAI_USAGE)))
+
+    assert {row["meter"]: row["quantity"] for row in batch.usage.to_dicts()} == {
+        "input_tokens": Decimal(1200),
+        "cache_read_tokens": Decimal(800),
+        "output_tokens": Decimal(310),
+        "reasoning_tokens": Decimal(64),
+    }
+
+
+def test_quantities_of_another_system_may_be_strings_and_fractions() -> None:
+    """As without a vocabulary."""
+    batch = decoded(
+        make_record(with_data(vocabulary="openai", usage={"prompt_tokens": "10", "completion_tokens": 2.5}))
+    )
+
+    assert batch.usage.rows() == [(0, "input_tokens", Decimal(10)), (0, "output_tokens", Decimal("2.5"))]
+
+
+@pytest.mark.parametrize("absent", [..., None])
+def test_without_a_vocabulary_the_names_are_ours(absent: Any) -> None:
+    """And nothing is translated, whatever the names look like."""
+    batch = decoded(make_record(with_data(vocabulary=absent, usage={"prompt_tokens": 5, "total_tokens": 9})))
+
+    assert batch.usage.rows() == [(0, "prompt_tokens", Decimal(5)), (0, "total_tokens", Decimal(9))]
+
+
+@pytest.mark.parametrize("usage", [..., None, {}])
+def test_a_vocabulary_needs_no_usage(usage: Any) -> None:
+    """A failed attempt has none."""
+    batch = decoded(make_record(with_data(vocabulary="gemini", usage=usage)))
+
+    assert (batch.events.height, batch.usage.height) == (1, 0)
+
+
+@pytest.mark.parametrize("vocabulary", ["", "OpenAI", "xai", "tallyhouse", 5, True, [], {"name": "openai"}])
+def test_a_vocabulary_that_nobody_knows_is_bad_type(vocabulary: Any) -> None:
+    """The refusal lists those that there are."""
+    reject = refused(make_record(with_data(vocabulary=vocabulary, usage=OPENAI_USAGE)))
+
+    assert reject.reason is Reason.BAD_TYPE
+    assert "data.vocabulary must be one of otel_genai, openai, anthropic, litellm, langfuse, gemini" in reject.detail
+
+
+@pytest.mark.parametrize(
+    ("usage", "detail"),
+    [
+        (
+            OPENAI_USAGE | {"prompt_tokens": 700, "total_tokens": 1010},
+            (
+                "data.usage.prompt_tokens_details.cached_tokens is 800, more than the 700 of prompt_tokens,"
+                " which includes it"
+            ),
+        ),
+        (
+            OPENAI_USAGE | {"total_tokens": 2311},
+            (
+                "data.usage.total_tokens is 2311, but the counts make 2310;"
+                " they are not what the vocabulary openai says, or the total is wrong: then leave it out"
+            ),
+        ),
+        (
+            OPENAI_USAGE | {"prompt_tokens": -1},
+            (
+                "data.usage.prompt_tokens is -1; a quantity is a number or a decimal string,"
+                " 0 to 1e15, with at most 9 decimals"
+            ),
+        ),
+        (
+            OPENAI_USAGE | {"prompt_tokens": "a few"},
+            (
+                "data.usage.prompt_tokens is 'a few'; a quantity is a number or a decimal string,"
+                " 0 to 1e15, with at most 9 decimals"
+            ),
+        ),
+        (
+            OPENAI_USAGE | {"cache_read_input_tokens": 800},
+            "data.usage.cache_read_input_tokens is no name of the vocabulary openai, but one of anthropic",
+        ),
+        (
+            OPENAI_USAGE | {"Größe": 3},
+            (
+                "data.usage['Gr\\xf6\\xdfe'] is no name of the vocabulary openai,"
+                " and none that a quantity beside it can have"
+            ),
+        ),
+        ({f"q{i}": i for i in range(65)}, "data.usage has 65 quantities; at most 64 are allowed"),
+        (
+            {"details": {f"q{i}": 1 for i in range(65)}},
+            "data.usage makes 65 quantities; at most 64 are allowed",
+        ),
+    ],
+)
+def test_a_usage_object_that_contradicts_itself_is_bad_quantity(usage: dict[str, Any], detail: str) -> None:
+    """With a sentence that names both sides, so that the producer finds which of them is wrong."""
+    reject = refused(make_record(with_data(vocabulary="openai", usage=usage)))
+
+    assert (reject.reason, reject.detail) == (Reason.BAD_QUANTITY, detail)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 5, "prompt_tokens_details": {"note": SECRET}},
+        {"prompt_tokens": 5, "prompt_tokens_details": {SECRET: 1}},
+        {"prompt_tokens": 5, "cost_details": [{"key": SECRET}]},
+    ],
+)
+def test_a_secret_anywhere_in_a_usage_object_is_refused(usage: dict[str, Any]) -> None:
+    """Also in members that are left out."""
+    assert reason_for(with_data(vocabulary="openai", usage=usage)) is Reason.RAW_SECRET
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 5, f"x {SECRET}": 1},
+        {"prompt_tokens": 5, "details": {f"x-{SECRET}": 1}},
+        {"prompt_tokens": 5, f"x-{SECRET}": -1},
+        {"prompt_tokens": f"x-{SECRET}"},
+    ],
+)
+def test_what_looks_like_a_secret_in_a_refused_usage_object_is_masked(usage: dict[str, Any]) -> None:
+    """It does not begin like one, so it is refused for another reason; the sentence still does not repeat it."""
+    reject = refused(make_record(with_data(vocabulary="openai", usage=usage)))
+
+    assert reject.reason is Reason.BAD_QUANTITY
+    assert "abcdefgh" not in reject.detail
+
+
+def test_a_repeated_name_in_a_nested_object_is_a_duplicate_key() -> None:
+    """Which of both counts was meant cannot be known."""
+    text = '{"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 1, "cached_tokens": 2}}'
+    value = compact(with_data(vocabulary="openai", usage="@")).replace(b'"@"', text.encode())
+
+    assert reason_for(value) is Reason.DUPLICATE_KEY
+
+
 # --- modes --------------------------------------------------------------------------------------------------------
 
 
@@ -646,6 +798,14 @@ def test_a_string_that_begins_like_a_secret_is_refused_and_shown_nowhere(event: 
     shown = repr(reject)
     assert SECRET[:12] not in shown
     assert JWT[:12] not in shown
+
+
+def test_a_secret_inside_the_name_of_a_bad_quantity_is_masked() -> None:
+    """The name does not begin like one, so the event is refused for its quantity."""
+    reject = refused(make_record(with_data(usage={"my_sk_live_key12345": -1})))
+
+    assert reject.reason is Reason.BAD_QUANTITY
+    assert "key12345" not in reject.detail + reject.payload_prefix
 
 
 @pytest.mark.parametrize("secret", SECRETS)

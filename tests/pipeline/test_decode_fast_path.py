@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -15,6 +16,7 @@ from pipeline.decode import Decoded, Limits, decode, decode_one
 from pipeline.decoding.columns import read_columns
 from pipeline.decoding.frames import part_of
 from schemas.rejects import Reject
+from schemas.vocabularies import VOCABULARIES
 from tests.pipeline.event_examples import (
     BATCH,
     STRUCTURED,
@@ -26,6 +28,7 @@ from tests.pipeline.event_examples import (
     make_record,
     ordinary_events,
 )
+from tests.schemas.test_vocabularies import EXAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,7 +131,8 @@ QUANTITIES = st.one_of(
     st.sampled_from(["1", "1.50", "007", "-0", "1e3", ".5", "1.", "1000000000000000.000000001", "１"]),
     JSON_VALUES,
 )
-USAGE = st.dictionaries(st.one_of(st.from_regex(r"\A[a-z][a-z0-9_]{0,8}\Z"), HOSTILE_TEXTS), QUANTITIES, max_size=5)
+USAGE_NAMES = st.from_regex(r"\A[a-z][a-z0-9_]{0,8}\Z")
+USAGE = st.dictionaries(st.one_of(USAGE_NAMES, HOSTILE_TEXTS), QUANTITIES, max_size=5)
 TAGS = st.dictionaries(HOSTILE_TEXTS | st.text(max_size=4), HOSTILE_TEXTS | st.text(max_size=4), max_size=4)
 
 
@@ -145,12 +149,25 @@ def changed(draw: st.DrawFn, fields: dict[str, Any], changes: dict[str, st.Searc
     return new
 
 
+@st.composite
+def foreign_data(draw: st.DrawFn) -> dict[str, Any]:
+    """``data`` with another system's usage object, as its documents show it or with something odd in it."""
+    shown = draw(st.sampled_from(EXAMPLES))
+    usage = dict(shown.usage)
+    for name in draw(st.lists(st.sampled_from(sorted(usage)) | HOSTILE_TEXTS | USAGE_NAMES, max_size=2)):
+        usage[name] = draw(QUANTITIES | st.sampled_from([None, {"cached_tokens": 1}, {"text": "sk_live_1"}, ["a", {}]]))
+    vocabulary = draw(st.sampled_from([shown.vocabulary] * 6 + ["openai", "tallyhouse", "", None, 5]))
+    spare: dict[str, Any] = draw(st.sampled_from([{}, {}, {"user": None}, {"tags": {"a": "b"}}, {"status": "error"}]))
+    return make_data(vocabulary=vocabulary, usage=usage, **spare)
+
+
 DATA = changed(
     make_data(),
     {
         **dict.fromkeys(("project", "api_key", "environment", "user", "provider", "model"), IDS),
         "status": st.sampled_from(["ok", "error", ""]),
         "usage": USAGE,
+        "vocabulary": st.sampled_from([*VOCABULARIES, None, ""]),
         "tags": TAGS,
         "other": JSON_VALUES,
     },
@@ -168,7 +185,7 @@ EVENTS = st.builds(
             "ext": JSON_VALUES,
         },
     ),
-    st.one_of(DATA, DATA, DATA, DATA, st.none(), JSON_VALUES),
+    st.one_of(DATA, DATA, DATA, DATA, foreign_data(), foreign_data(), st.none(), JSON_VALUES),
 )
 ORDINARY = st.sampled_from(ordinary_events(20))
 
@@ -192,6 +209,10 @@ PIECES = st.sampled_from(
             b'"\\u0069d":"x",',
             b'"user":null,',
             b'"user":"",',
+            b'"vocabulary":"openai",',
+            b'"vocabulary":null,',
+            b'"prompt_tokens":1,',
+            b'"cached_tokens":1,',
             b'"usage":{},',
             b'"tags":{},',
         ),
@@ -312,6 +333,44 @@ def test_ordinary_events_take_the_fast_path() -> None:
 
     assert left.indexes == {}
     assert part.events.height == len(ordinary) + 1
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.data(), st.booleans())
+def test_both_paths_agree_on_usage_objects_of_other_systems(data: st.DataObject, in_batches: bool) -> None:  # noqa: FBT001
+    """Translated, refused, odd, with repeated names and between ordinary events."""
+    events = [
+        data.draw(mutated(compact(make_event(data=data.draw(foreign_data())))) | ORDINARY.map(compact))
+        for _ in range(data.draw(st.integers(1, 8)))
+    ]
+
+    assert_paths_agree([make_record(b"[" + b",".join(events) + b"]" if in_batches else event) for event in events])
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_usage_objects_of_other_systems_take_the_fast_path(example: Any) -> None:
+    """In all modes: whoever pastes them is not slower than who translates, but for the translation itself."""
+    usage = {name: value for name, value in example.usage.items() if name != "seconds"}
+    data = make_data(vocabulary=example.vocabulary, usage=usage)
+    attributes = {name: text for name, text in make_event().items() if name != "data"}
+    event = make_event(data=data)
+    some = [make_record(event), make_record([event, make_event(), event]), make_binary_record(data, **attributes)]
+
+    part, left = read_columns(some, limits=LIMITS)
+
+    assert left.indexes == {}
+    assert part.events.height == 5
+    assert_paths_agree(some)
+
+
+def test_a_vocabulary_of_null_is_none_and_takes_the_fast_path() -> None:
+    """Typed clients write all fields of an event, those without a value too."""
+    record = make_record(make_event(data=make_data(vocabulary=None)))
+
+    part, left = read_columns([record], limits=LIMITS)
+
+    assert left.indexes == {}
+    assert part.usage.equals(read_columns([make_record(make_event())], limits=LIMITS)[0].usage)
 
 
 def test_a_bad_neighbour_does_not_take_others_off_the_fast_path() -> None:

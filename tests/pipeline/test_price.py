@@ -268,6 +268,19 @@ def test_the_input_context_is_what_was_read_cached_and_written() -> None:
     assert costs == [1010, Decimal("1100.0000001")]
 
 
+@pytest.mark.parametrize("kind", ["audio", "image", "video"])
+def test_audio_images_and_video_are_input_context_too(kind: str) -> None:
+    """They have prices of their own, and are as much of the request's context as its text, cached or not."""
+    above = {"quantity": "input_context_tokens", "threshold": 10, "price": "100"}
+    meters = ("input_tokens", f"input_{kind}_tokens", f"cache_{kind}_read_tokens", f"output_{kind}_tokens")
+    book = make_book(*(make_price(meter=meter, above=[above]) for meter in meters))
+
+    at_threshold = make_event(usage=dict(zip(meters, ("2", "5", "3", "1000"), strict=True)))
+    above_threshold = make_event(usage=dict(zip(meters, ("2", "5", "4", "1"), strict=True)))
+
+    assert [priced.cost for priced in price_all([at_threshold, above_threshold], book)] == [1010, 1200]
+
+
 def test_of_several_thresholds_the_highest_one_passed_counts() -> None:
     """Whatever their order in the file, and whether the tier is dearer or cheaper."""
     tiers = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from pipeline.decode import Limits
 from pipeline.identities import identity_hashes
 from pipeline.memory_store import MemoryStore
 from pipeline.replay import replay
+from schemas.price_book import PriceBook
 from schemas.rejects import Reason
 from tests.pipeline.batches import HORIZON, Event, LogBlock, logs, make_book, make_record, raw_events
 from tests.pipeline.driving import books_of, crash_at, steps_of
@@ -79,6 +82,51 @@ def test_a_bad_record_is_refused_and_its_neighbours_count() -> None:
 
     assert outcome.facts.get_column("offset").to_list() == [0, 2]
     assert [(one.reason, one.offset) for one in outcome.rejects] == [(Reason.NOT_JSON, 1)]
+
+
+#: What OpenAI answered to one request: 800 of its 2,000 input tokens came from the cache, 64 of 310 were reasoning.
+OPENAI_USAGE = {
+    "prompt_tokens": 2000,
+    "completion_tokens": 310,
+    "total_tokens": 2310,
+    "prompt_tokens_details": {"cached_tokens": 800, "audio_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 64, "audio_tokens": 0},
+}
+TRANSLATED_USAGE = {"reasoning_tokens": 64, "output_tokens": "310.0", "cache_read_tokens": 800, "input_tokens": 1200}
+
+
+def test_cached_tokens_of_a_pasted_usage_object_are_billed_once() -> None:
+    """At the cache's price and not at the input's too; reasoning is billed as the output that it is."""
+    outcome = _replayed_usage({"vocabulary": "openai", "usage": OPENAI_USAGE})
+
+    (fact,) = outcome.facts.iter_rows(named=True)
+    expected_cost = (1200 * Decimal("2.5") + 800 * Decimal("1.25") + 310 * Decimal(10)) / 1_000_000
+    assert (fact["cost"], fact["pricing"]) == (expected_cost, "priced")
+    assert outcome.totals.get_column("cost").sum() == expected_cost
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["pasted first", "translated first"])
+def test_a_pasted_usage_object_and_its_translation_are_the_same_content(first: int) -> None:
+    """Content is the validated event: a producer may begin to translate, or stop to, between two attempts to send."""
+    both: list[dict[str, Any]] = [{"vocabulary": "openai", "usage": OPENAI_USAGE}, {"usage": TRANSLATED_USAGE}]
+
+    outcome = _replayed_usage(both[first], both[1 - first])
+
+    assert outcome.facts.height == 1
+    assert outcome.repeats.get_column("kind").to_list() == ["duplicate"]
+
+
+def test_other_counts_under_a_vocabulary_are_a_conflict() -> None:
+    """The same usage object under another word is other content, if it is accepted at all."""
+    usage = {"input_tokens": 100, "output_tokens": 5}
+
+    outcome = _replayed_usage(
+        {"vocabulary": "anthropic", "usage": usage},
+        {"vocabulary": "langfuse", "usage": usage},
+        {"vocabulary": "anthropic", "usage": usage | {"cache_read_input_tokens": 7}},
+    )
+
+    assert outcome.repeats.get_column("kind").to_list() == ["duplicate", "conflict"]
 
 
 @given(log=logs(), limits=count_limits, history=histories)
@@ -177,6 +225,24 @@ def _blocks(log: list[LogBlock]) -> dict[int, list[Block]]:
 
 def _two_bits(events: pl.DataFrame) -> NDArray[np.uint64]:
     return identity_hashes(events) % np.uint64(4)
+
+
+def _replayed_usage(*sent: dict[str, Any]) -> Outcome:
+    """One event, sent as often as there are ways to say its usage."""
+    prices = [
+        {"operation": "llm.request", "meter": meter, "price": price, "per": 1_000_000}
+        for meter, price in (("input_tokens", "2.5"), ("cache_read_tokens", "1.25"), ("output_tokens", "10"))
+    ]
+    book = PriceBook.model_validate(
+        {"name": "standard", "revision": 1, "currency": "USD", "prices": prices, "ignore": ()}
+    )
+    records = []
+    for offset, changes in enumerate(sent):
+        record = make_record([Event(offset=offset)])
+        event = json.loads(record.value or b"")
+        event["data"] |= changes
+        records.append(record._replace(value=json.dumps(event).encode()))
+    return replay(records, books=[book], partitions=2, limits=EVENT_LIMITS, count_limits=CountLimits(horizon=HORIZON))
 
 
 def _replayed(raw: list[Event], *, horizon: timedelta, partitions: int) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from pipeline.decode import Limits, decode
 from schemas.event import UsageData, UsageEvent
+from schemas.vocabularies import VOCABULARIES
 from tests.pipeline.event_examples import compact, make_data, make_event, make_record
 from tests.pipeline.test_decode_fast_path import EVENTS, ORDINARY
 
@@ -63,6 +64,19 @@ def test_decode_accepts_exactly_what_the_model_accepts(event: dict[str, Any]) ->
         make_event(data=make_data(tags={f"a{i}": "" for i in range(17)})),
         make_event(data=make_data(tags={"a": "x" * 129})),
         make_event(data=make_data(status="")),
+        make_event(data=make_data(vocabulary="openai", usage={"prompt_tokens": 5, "details": {"text": "a"}})),
+        make_event(data=make_data(vocabulary="openai", usage={"prompt_tokens": 5, "total_tokens": 6})),
+        make_event(data=make_data(vocabulary="openai", usage={"prompt_tokens": 5, "details": {"text": "sk_live_1"}})),
+        make_event(data=make_data(vocabulary="openai", usage={"prompt_tokens": 5, "details": [{"sk_live_1": 1}]})),
+        make_event(data=make_data(vocabulary="openai", usage={"prompt_tokens": 5, "details": ["\ud800"]})),
+        make_event(data=make_data(vocabulary="openai", usage={f"a{i}": None for i in range(65)})),
+        make_event(data=make_data(vocabulary="openai", usage={"a": {f"a{i}": 1 for i in range(65)}})),
+        make_event(data=make_data(vocabulary="openai", usage={"a": {f"a{i}": 1 for i in range(64)}})),
+        make_event(data=make_data(vocabulary="openai", usage=[])),
+        make_event(data=make_data(vocabulary="openai", usage=None)),
+        make_event(data=make_data(vocabulary="OpenAI")),
+        make_event(data=make_data(vocabulary="")),
+        make_event(data=make_data(vocabulary=None, usage={"prompt_tokens_details": {}})),
         make_event(data=[]),
     ],
 )
@@ -76,6 +90,20 @@ def test_the_model_keeps_quantities_exactly() -> None:
     data = UsageData.model_validate(make_data(usage={"a": "12345678901234.123456789", "b": Decimal("1E+3"), "c": 7}))
 
     assert data.usage == {"a": Decimal("12345678901234.123456789"), "b": Decimal(1000), "c": Decimal(7)}
+
+
+def test_the_model_holds_the_translation_of_another_systems_usage() -> None:
+    """As the pipeline counts it, with fractions as strings."""
+    usage = {"prompt_tokens": 2000, "completion_tokens": "0.5", "prompt_tokens_details": {"cached_tokens": 800}}
+
+    data = UsageData.model_validate(make_data(vocabulary="openai", usage=usage))
+
+    assert data.usage == {"input_tokens": 1200, "cache_read_tokens": 800, "output_tokens": Decimal("0.5")}
+
+
+def test_the_model_knows_every_vocabulary_and_no_other() -> None:
+    """The list in the schema is the table's."""
+    assert {*get_args(UsageData.model_fields["vocabulary"].annotation)} == {Literal[tuple(VOCABULARIES)], type(None)}
 
 
 def test_the_model_refuses_a_float() -> None:

@@ -18,6 +18,8 @@ from schemas.published import Alert, RejectedEvent
 from schemas.rules import RuleSet
 from schemas.topics import Topics
 from tests.pipeline.event_examples import make_record
+from tests.schemas.test_vocabularies import EXAMPLES as VOCABULARY_EXAMPLES
+from tests.schemas.test_vocabularies import Example as VocabularyExample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,6 +95,14 @@ def test_the_example_event_is_accepted() -> None:
     assert decode([make_record(example)], limits=Limits()).events.height == 1
 
 
+def test_the_example_of_a_vocabulary_says_the_same_as_the_ordinary_one() -> None:
+    """Whoever reads the schema sees what is inside of what."""
+    ordinary, pasted = (UsageData.model_validate(data) for data in SCHEMAS["usage-data.schema.json"]["examples"])
+
+    assert pasted.vocabulary == "openai"
+    assert ordinary == pasted.model_copy(update={"vocabulary": None})
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"time": "2026-03-01 12:00:00Z"}, {"id": ""}, {"specversion": "0.3"}, {"data": {"project": "p"}}, {"subject": 5}],
@@ -103,6 +113,19 @@ def test_a_wrong_event_is_invalid_for_its_schema(wrong: dict[str, Any]) -> None:
 
     assert not validator("usage-event.schema.json").is_valid(example | wrong)
     assert not validator("usage-event-batch.schema.json").is_valid([example, example | wrong])
+
+
+@pytest.mark.parametrize("example", VOCABULARY_EXAMPLES, ids=str)
+def test_a_usage_object_of_another_system_is_valid_for_the_schema(example: VocabularyExample) -> None:
+    """With its vocabulary, and only then: without it names and values are ours."""
+    (event,) = SCHEMAS["usage-event.schema.json"]["examples"]
+    pasted = event | {"data": event["data"] | {"vocabulary": example.vocabulary, "usage": example.usage}}
+
+    validator("usage-event.schema.json").validate(pasted)
+
+    nested = event | {"data": event["data"] | {"usage": {"details": {"cached_tokens": 5}}}}
+    assert not validator("usage-event.schema.json").is_valid(nested)
+    assert not validator("usage-event.schema.json").is_valid(event | {"data": pasted["data"] | {"vocabulary": "x"}})
 
 
 def test_asyncapi_describes_every_topic() -> None:
