@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from pipeline.count import Counted, Step
     from pipeline.decode import Limits
+    from schemas.alerting import InForce
     from schemas.price_book import PriceBook
     from schemas.records import RawRecord
     from schemas.rejects import Reject
@@ -41,23 +42,25 @@ Log = dict[int, list[Block]]
 class Outcome:
     """What came of a log.
 
-    ``facts``, ``totals`` and ``repeats`` are those of ``MemoryStore``; ``rejects`` are all refusals, conflicts among
-    them, by raw coordinates. Where blocks were cut (``block``, ``version``, ``recorded_at``) is no part of the promise.
+    ``facts``, ``totals``, ``repeats`` and ``alerts`` are those of ``MemoryStore``; ``rejects`` are all refusals,
+    conflicts among them, by raw coordinates. Where blocks were cut (``block``, ``version``, ``recorded_at``) is no part of the promise.
     """
 
     facts: pl.DataFrame
     totals: pl.DataFrame
     repeats: pl.DataFrame
     rejects: list[Reject]
+    alerts: pl.DataFrame
 
 
-def replay(
+def replay(  # noqa: PLR0913 -- all that the outcome depends on
     records: Sequence[RawRecord],
     *,
     books: Sequence[PriceBook],
     partitions: int,
     limits: Limits,
     count_limits: CountLimits,
+    rules: InForce | None = None,
 ) -> Outcome:
     """What these records come to.
 
@@ -67,8 +70,9 @@ def replay(
         partitions: of ``usage.priced``.
         limits: how far an event's time may lie from its record's.
         count_limits: the dedupe horizon, and what memory may hold; only the horizon changes the outcome.
+        rules: what is in force from the first block on; without it nothing is alerted.
     """
-    log, rejects = priced_log(records, books=books, partitions=partitions, limits=limits)
+    log, rejects = priced_log(records, books=books, partitions=partitions, limits=limits, rules=rules)
     store = MemoryStore()
     for partition, blocks in log.items():
         state = fresh(partition, next_block=0, limits=count_limits)
@@ -77,15 +81,26 @@ def replay(
             state, _ = carry_out(run, store=store)
     repeats = store.repeats()
     rejects = [*rejects, *_conflicts(repeats, records)]
-    return Outcome(store.facts(), store.totals(), repeats, sorted(rejects, key=_coordinates))
+    return Outcome(store.facts(), store.totals(), repeats, sorted(rejects, key=_coordinates), store.alerts())
 
 
 def priced_log(
-    records: Sequence[RawRecord], *, books: Sequence[PriceBook], partitions: int, limits: Limits
+    records: Sequence[RawRecord],
+    *,
+    books: Sequence[PriceBook],
+    partitions: int,
+    limits: Limits,
+    rules: InForce | None = None,
 ) -> tuple[Log, list[Reject]]:
-    """The blocks of ``usage.priced`` by partition, each as old as its newest record, and what was refused before."""
+    """The blocks of ``usage.priced`` by partition, each as old as its newest record, and what was refused before.
+
+    With ``rules`` every partition begins with a control block that puts them into force.
+    """
     catalog = compile_catalog(books)
     log: Log = {}
+    if rules is not None:
+        control = rules.to_json().encode()
+        log = {partition: [Block(partition, 0, 0, control, control=True)] for partition in range(partitions)}
     rejects: list[Reject] = []
     for start in range(0, len(records), RECORDS_PER_BATCH):
         batch = records[start : start + RECORDS_PER_BATCH]

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +19,10 @@ from pipeline.decode import Limits
 from pipeline.identities import identity_hashes
 from pipeline.memory_store import MemoryStore
 from pipeline.replay import replay
+from schemas.alerting import InForce
 from schemas.price_book import PriceBook
 from schemas.rejects import Reason
+from schemas.rules import Rule, RuleSet
 from tests.pipeline.batches import HORIZON, Event, LogBlock, logs, make_book, make_record, raw_events
 from tests.pipeline.driving import books_of, crash_at, steps_of
 from tests.pipeline.oracle import expected, found, without_blocks
@@ -27,7 +30,6 @@ from tests.pipeline.oracle import expected, found, without_blocks
 if TYPE_CHECKING:
     from random import Random
 
-    import polars as pl
     from numpy.typing import NDArray
 
     from pipeline.block import Block
@@ -259,3 +261,22 @@ def _books(outcome: Outcome) -> Books:
     return found(
         outcome.facts.iter_rows(named=True), outcome.totals.iter_rows(named=True), outcome.repeats.iter_rows(named=True)
     )
+
+
+def test_a_budget_is_alerted_at_the_event_that_reaches_it() -> None:
+    """From raw records on: what is sent again or refused spends nothing."""
+    rule = {"id": "budget", "revision": 1, "scope": "project", "measure": "cost", "window": "day", "thresholds": ["3"]}
+    rules = InForce("USD", {"default": RuleSet(revision=1, rules=(Rule.model_validate(rule),))})
+    spent = [Event(offset=at, id=name) for at, name in enumerate("aabc")]  # 10 tokens at 0.15 each
+
+    outcome = replay(
+        [make_record([event]) for event in spent],
+        books=[make_book()],
+        partitions=2,
+        limits=EVENT_LIMITS,
+        count_limits=CountLimits(horizon=HORIZON),
+        rules=rules,
+    )
+
+    alerts = outcome.alerts.select("transition", "scope_id", "crossed_id", pl.col("value").cast(pl.String)).rows()
+    assert alerts == [("fired", "checkout", "b", "3.000000000000")]
