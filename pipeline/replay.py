@@ -43,7 +43,8 @@ class Outcome:
     """What came of a log.
 
     ``facts``, ``totals``, ``repeats`` and ``alerts`` are those of ``MemoryStore``; ``rejects`` are all refusals,
-    conflicts among them, by raw coordinates. Where blocks were cut (``block``, ``version``, ``recorded_at``) is no part of the promise.
+    conflicts among them, by raw coordinates. Where blocks were cut (``block``, ``version``, ``recorded_at``) is no
+    part of the promise.
     """
 
     facts: pl.DataFrame
