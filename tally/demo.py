@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
+from agents.catalog_follower import PRICE_BOOK
 from schemas.errors import AnswerIsNo, TallyError
 from tally.catalog import apply
 from tally.commands import Context
@@ -103,10 +104,11 @@ def _run(show: Show, together: Together, folder: Path) -> Settings:
             migrate(there, priced_partitions=PARTITIONS)
             metrics = together.start_worker(there)
         print_line(f"Kafka {there.kafka_bootstrap}, store {there.masked()['TALLY_STORE_URL']}, metrics {metrics}")
-    with show.step("Prices into force"):
+    with show.step("Prices and rules into force"):
         for applied in apply(there, [PRICES]):
             answer = applied.answer()
-            print_line(f"{answer['name']}, revision {answer['revision']}: {len(answer['rows'])} prices, made up")
+            rows = "prices" if answer["kind"] == PRICE_BOOK else "rules"
+            print_line(f"{answer['name']}, revision {answer['revision']}: {len(answer['rows'])} {rows}, made up")
     with show.step("8,819 real requests, sent"):
         expected = _send(there, folder)
     with show.step("Counted"):
@@ -186,6 +188,7 @@ def _report(show: Show, there: Settings) -> None:
         ("What did northwind use?", ("summary", *of_org, *now)),
         ("Where does its money go?", ("concentration", *of_org, "--by", "project", *in_november, *now)),
         ("What will be on its invoice?", ("invoice", *of_org, *in_november, *now)),
+        ("Who crossed a limit, and when?", ("alerts", *of_org, *in_november, *now)),
         ("What has no price?", ("unpriced", *of_org, *in_november, *now)),
         ("What was sent twice?", ("duplicates", *of_org, *in_november, *now, "--limit", "3")),
         ("What was refused, and why?", ("rejected", "--period", "total", "--limit", "12")),
