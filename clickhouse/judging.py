@@ -84,8 +84,8 @@ def window_sums(  # noqa: PLR0913 -- the question's own parts
         "to_seconds": min(last, _LAST_SECOND),
     }
     if grain == "minute":
-        asked |= {"to_seconds": max(starts) // _MICRO + 60}
-        return _sums(store, "window_sums_of_facts", {**asked, "in_hours": False, "ahead_orgs": [], "ahead_hours": []})
+        asked |= {"to_seconds": max(starts) // _MICRO + 60, "in_hours": False, "ahead_orgs": [], "ahead_hours": []}
+        return _added(_of_facts(store, asked), names=names)
     ahead = store.rows(query("hours_ahead"), asked)
     asked |= {"ahead_orgs": [row["org"] for row in ahead], "ahead_hours": [row["hour_seconds"] for row in ahead]}
     sums = _sums(store, "window_sums", asked)
@@ -93,7 +93,7 @@ def window_sums(  # noqa: PLR0913 -- the question's own parts
         return sums
     hours = asked["ahead_hours"]
     spans = {"in_hours": True, "from_seconds": min(hours), "to_seconds": max(hours) + HOUR_SECONDS}
-    return _added(pl.concat([sums, _sums(store, "window_sums_of_facts", {**asked, **spans})]), names=names)
+    return _added([sums, *_of_facts(store, {**asked, **spans})], names=names)
 
 
 def latest_alerts(  # noqa: PLR0913 -- the question's own parts
@@ -151,11 +151,20 @@ def _sums(store: Store, name: str, asked: dict[str, Any]) -> pl.DataFrame:
     return framed(answer.rename_columns([column.removesuffix("_sum") for column in answer.column_names]), WINDOW_SUMS)
 
 
-def _added(parts: pl.DataFrame, *, names: Sequence[str]) -> pl.DataFrame:
-    """The two parts of a window as one row."""
+def _of_facts(store: Store, asked: dict[str, Any]) -> list[pl.DataFrame]:
+    """What facts add to windows, and what corrections moved."""
+    return [_sums(store, "window_sums_of_facts", asked), _sums(store, "window_corrections", asked)]
+
+
+def _added(parts: Sequence[pl.DataFrame], *, names: Sequence[str]) -> pl.DataFrame:
+    """The parts of each window as one row."""
+    if sum(part.height > 0 for part in parts) <= 1:
+        return max(parts, key=lambda part: part.height)
     quantities = [pl.col("quantities").list.get(place).sum().alias(f"quantity {place}") for place in range(len(names))]
-    together = parts.group_by("org", "id", "start", "lane").agg(
-        *(pl.col(name).sum() for name in ("requests", "failed", "unpriced", "cost", "tokens")), *quantities
+    together = (
+        pl.concat(parts)
+        .group_by("org", "id", "start", "lane")
+        .agg(*(pl.col(name).sum() for name in ("requests", "failed", "unpriced", "cost", "tokens")), *quantities)
     )
     listed = pl.concat_list([column.meta.output_name() for column in quantities]) if quantities else pl.lit([])
     return (

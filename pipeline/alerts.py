@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import polars as pl
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from numpy.typing import NDArray
+
     from pipeline.judge_calendar import Place
-    from pipeline.new_facts import NewFacts
 
 #: By what a scope's value is split, to say who contributes most.
 CONTRIBUTORS: Final = {
@@ -39,6 +40,25 @@ TOP_LANES: Final = 5
 #: More scopes than this are asked for in several questions.
 IDS_PER_QUESTION: Final = 10_000
 
+
+class Behind(Protocol):
+    """What a run adds to windows, row by row in the order of the log: new facts, or corrections."""
+
+    times: NDArray[np.int64]
+
+    def texts(self, name: str) -> list[Any]:
+        """A column as a list."""
+
+    def numbers(self, name: str) -> list[int]:
+        """What each row adds to a sum, in units of 1e-12."""
+
+    def unpriced(self, rows: NDArray[np.int64]) -> int:
+        """What these rows add to the number of unpriced events."""
+
+    def rows_of_scope(self, scope: Scope, org: str, scope_id: str) -> NDArray[np.int64]:
+        """The rows of one scope of an org."""
+
+
 #: (org, scope id, start) → (amount by lane, unpriced events).
 Shares = dict[tuple[str, str, int], tuple[dict[str, int], int]]
 
@@ -47,7 +67,7 @@ def written_out(  # noqa: PLR0913 -- what a run knows
     turns: Sequence[Turn],
     *,
     place: Place,
-    facts: NewFacts | None,
+    facts: Behind | None,
     newest: Mapping[str, int],
     currency: str,
     block: tuple[int, datetime] | None = None,
@@ -107,7 +127,7 @@ def _row(  # noqa: PLR0913 -- likewise
     turn: Turn,
     *,
     known: Mapping[tuple[Scope, Grain, str], Shares],
-    facts: NewFacts | None,
+    facts: Behind | None,
     place: Place,
     currency: str,
     block: tuple[int, datetime] | None,
@@ -161,7 +181,7 @@ def _row(  # noqa: PLR0913 -- likewise
 
 
 def _behind(
-    turn: Turn, *, known: Mapping[tuple[Scope, Grain, str], Shares], facts: NewFacts | None
+    turn: Turn, *, known: Mapping[tuple[Scope, Grain, str], Shares], facts: Behind | None
 ) -> tuple[list[tuple[str, int]], int]:
     """The largest lanes of a turn's window with their amounts, and its unpriced events, up to the turn's event."""
     amount = _split_amount(turn.judged)
@@ -185,14 +205,14 @@ def _behind(
     return top[:TOP_LANES], unpriced
 
 
-def _rows_behind(turn: Turn, facts: NewFacts) -> np.ndarray:
+def _rows_behind(turn: Turn, facts: Behind) -> np.ndarray:
     rows = facts.rows_of_scope(turn.judged.scope, turn.org, turn.scope_id)
     rows = rows[rows <= turn.row]
     starts = starts_of(turn.grain, facts.times[rows])
     return rows[np.isin(starts, np.array(turn.seen, dtype=np.int64))]
 
 
-def _block_of(facts: NewFacts | None, row: int) -> tuple[int, datetime]:
+def _block_of(facts: Behind | None, row: int) -> tuple[int, datetime]:
     assert facts is not None  # noqa: S101 -- a turn without a control block has an event
     return facts.texts("block")[row], facts.texts("recorded_at")[row]
 

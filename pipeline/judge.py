@@ -6,7 +6,8 @@ was killed and wherever it was cut into blocks and runs.
 
     rules in force → sums before the run → candidates → event by event in exact numbers → alerts written out in full
 
-``judge_calendar.py`` and ``judge_rolling.py`` judge new facts, ``judge_control.py`` a change of the rules.
+``judge_calendar.py`` and ``judge_rolling.py`` judge new facts, ``judge_control.py`` a change of the rules,
+``judge_corrections.py`` restated costs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pipeline.alert_steps import AskInForce, AskNewest
 from pipeline.alerts import written_out
 from pipeline.judge_calendar import CalendarJudge, Place
 from pipeline.judge_control import ControlJudge
+from pipeline.judge_corrections import CorrectedRows, CorrectionJudge
 from pipeline.judge_memory import JudgeMemory
 from pipeline.judge_rolling import RollingJudge
 from pipeline.measure import Judged
@@ -50,14 +52,15 @@ def judge(
     place = Place(partition, before)
     memory = yield from _with_newest(memory, facts, place)
     rows = NewFacts(facts, keys=memory.keys, newest=memory.newest)
-    calendar = CalendarJudge(place, memory, rows, dict(memory.pages))
+    calendar = CalendarJudge(place, memory, rows, dict(memory.pages), dict(memory.retracted))
     yield from calendar.judge([judged for judged in rules if not judged.window.is_rolling])
     rolling = RollingJudge(place, memory, rows, dict(memory.rolling))
     yield from rolling.judge([judged for judged in rules if judged.window.is_rolling])
     alerts = yield from written_out(
         [*calendar.turns, *rolling.turns], place=place, facts=rows, newest=memory.newest, currency=in_force.currency
     )
-    after = JudgeMemory(in_force, memory.keys, {**memory.newest, **rows.newest()}, calendar.pages, rolling.rolling)
+    newest = {**memory.newest, **rows.newest()}
+    after = JudgeMemory(in_force, memory.keys, newest, calendar.pages, rolling.rolling, calendar.retracted)
     return after.within(windows_max), alerts
 
 
@@ -97,6 +100,25 @@ def judge_control(
     if before.rules == after.rules:
         return replace(memory, in_force=after), controls, alerts
     return JudgeMemory(in_force=after), controls, alerts
+
+
+def judge_corrections(
+    memory: JudgeMemory, corrections: pl.DataFrame, *, partition: int, before: int
+) -> Generator[Any, Any, tuple[JudgeMemory, pl.DataFrame]]:
+    """Judges a run of correction blocks (CORRECTIONS, in log order): memory after it, and ALERTS in order."""
+    in_force = memory.in_force
+    if in_force is None:
+        in_force = yield AskInForce(partition, before)
+    if not in_force.rules or not corrections.height:
+        return replace(memory, in_force=in_force), pl.DataFrame(schema=ALERTS)
+    place, rows = Place(partition, before), CorrectedRows(corrections)
+    judged = CorrectionJudge(place, rows)
+    yield from judged.judge([Judged(rule) for rule in in_force.rules])
+    alerts = yield from written_out(
+        judged.turns, place=place, facts=rows, newest=judged.newest, currency=in_force.currency
+    )
+    # Windows hold other costs now, and alerts may have been retracted: all of that is asked again when it is touched.
+    return JudgeMemory(in_force=in_force), alerts
 
 
 def _with_newest(memory: JudgeMemory, facts: PricedBatch, place: Place) -> Generator[Any, Any, JudgeMemory]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.judge_memory import JudgeMemory, PageKey
+    from pipeline.judge_memory import JudgeMemory, PageKey, RetractedKey
     from pipeline.new_facts import Groups, NewFacts
 
     Flags = NDArray[np.bool_]
@@ -56,6 +56,7 @@ class CalendarJudge:
     memory: JudgeMemory
     facts: NewFacts
     pages: dict[PageKey, Page]
+    retracted: dict[RetractedKey, int]
     turns: list[Turn] = field(default_factory=list)
     _org_costs: dict[tuple[Grain, str, int], tuple[int, list[int], list[int]]] = field(default_factory=dict)
     _org_groups: dict[Grain, Groups] = field(default_factory=dict)
@@ -159,17 +160,23 @@ class CalendarJudge:
         own = alerts.filter(
             (pl.col("rule") == judged.rule.id)
             & (pl.col("rule_revision") == judged.rule.revision)
-            & (pl.col("transition") != "retracted")
             & (pl.col("window_start").dt.epoch("us").fill_null(0) == start)
         )
         if not own.height:
             return page.with_column(_fired(judged), fired)
-        counted = own.group_by("org", "scope_id").len()
+        self._note_retracted(judged, own, start=start)
+        counted = own.filter(pl.col("transition") != "retracted").group_by("org", "scope_id").len()
         places = page.places(self.memory.keys.pairs(counted.get_column("org"), counted.get_column("scope_id")))
         fired = fired.copy()
         here = places >= 0
         fired[places[here]] = counted.get_column("len").to_numpy()[here]
         return page.with_column(_fired(judged), fired)
+
+    def _note_retracted(self, judged: Judged, alerts: pl.DataFrame, *, start: int) -> None:
+        """An alert that was retracted may fire again, and counts on."""
+        for alert in alerts.filter(pl.col("transition") == "retracted").iter_rows(named=True):
+            limit = judged.limits.index(int(alert["threshold"].scaleb(12)))
+            self.retracted[judged.key, alert["org"], alert["scope_id"], start, limit] = alert["sequence"]
 
     def _near(  # noqa: PLR0913 -- all that a value depends on
         self,
@@ -280,7 +287,7 @@ class CalendarJudge:
                     row=row,
                     is_of_others=False,
                     transition="fired",
-                    sequence=1,
+                    sequence=1 + self.retracted.get((judged.key, org, scope_id, start, limit), 0),
                     judged=judged,
                     limit=limit,
                     org=org,

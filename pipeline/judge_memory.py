@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PageKey = tuple[Scope, Grain, int]
 RuleKey = tuple[str, int]
+#: Rule, org, scope id, start of the window, index of the limit.
+RetractedKey = tuple[RuleKey, str, str, int, int]
 
 
 class RollingState(NamedTuple):
@@ -56,6 +58,7 @@ class JudgeMemory:
     newest: Mapping[str, int] = field(default_factory=dict)  # by org; an org that is not in it was not asked for
     pages: Mapping[PageKey, Page] = field(default_factory=dict)
     rolling: Mapping[tuple[Scope, Grain], Rolling] = field(default_factory=dict)
+    retracted: Mapping[RetractedKey, int] = field(default_factory=dict)  # how often such an alert has turned
 
     @property
     def windows(self) -> int:
