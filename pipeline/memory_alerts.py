@@ -26,7 +26,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 def alert_answer(
     question: AlertQuestion, *, facts: Sequence[Row], alerts: Collection[Row], controls: Collection[Row]
 ) -> Any:  # noqa: ANN401 -- by the question
-    """The answer; ``facts`` are those of the question's partition and of blocks before its own, as corrected by then."""
+    """The answer; ``facts`` are those of the question's partition and blocks before its own, as corrected by then."""
     match question:
         case AskInForce():
             before = _before(controls, question.partition, question.before)

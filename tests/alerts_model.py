@@ -8,6 +8,7 @@ A log is a list of entries, in the order of one partition of ``usage.priced``:
     {"events": [event, ...]}   counted events, the first of each identity: the columns of the view ``facts`` by name,
                                and ``lines``, a list of {"meter": ..., "quantity": ..., "state": ...}
     {"rules": [rule, ...]}     a control block: the rules in force from here on, as ``Rule.model_dump()`` gives them
+    {"corrections": [...]}     a correction block: org, source, id, cost and pricing of events that were counted before
 
 ``transitions`` gives the values of ``usage.alerts`` for it, in order.
 """
@@ -55,6 +56,8 @@ def transitions(log: Iterable[dict[str, Any]], *, currency: str = "USD") -> list
             model.change_rules(entry["rules"])
         for event in entry.get("events", ()):
             model.count(event)
+        if "corrections" in entry:
+            model.correct(entry["corrections"])
     return model.said
 
 
@@ -115,6 +118,49 @@ class _Model:
             elif not is_late:
                 self._judge_rolling(rule, org, scope_id, event)
 
+    def correct(self, corrections: Iterable[dict[str, Any]]) -> None:
+        """Other costs of events that were counted: calendar rules on cost are judged again for the windows that moved.
+
+        Nothing else is: what a rolling window, a share or a projection said was right when it was said.
+        """
+        events = {(event["org"], event["source"], event["id"]): event for own in self.events.values() for event in own}
+        moved = [(events[one["org"], one["source"], one["id"]], one) for one in corrections]
+        again = [self.rules[name] for name in sorted(self.rules)]
+        again = [rule for rule in again if rule["measure"] == "cost" and rule["window"] not in ROLLING]
+        before = [self._moved_windows(rule, [event for event, _ in moved]) for rule in again]
+        for event, said in moved:
+            event.update(cost=said["cost"], pricing=said["pricing"])
+        for rule, windows in zip(again, before, strict=True):
+            for (org, scope_id, _), (window, value, last) in sorted(windows.items()):
+                self._judge_again(rule, org, scope_id, window, value, last)
+
+    def _moved_windows(self, rule: Rule, events: Iterable[Event]) -> dict[Any, tuple[Span, Fraction, Event]]:
+        """The windows that hold these events, with their value now and the last of the events."""
+        windows: dict[Any, tuple[Span, Fraction, Event]] = {}
+        for event in events:
+            scope_id = _scope_id(rule, event)
+            if _watches(rule, event["org"], scope_id):
+                window = _calendar_window(rule["window"], event["time"])
+                value = self._value(rule, event["org"], scope_id, window)
+                windows[event["org"], scope_id, str(window[0])] = window, value, event
+        return windows
+
+    def _judge_again(self, rule: Rule, org: str, scope_id: str, window: Span, before: Fraction, event: Event) -> None:
+        after = self._value(rule, org, scope_id, window)
+        due = {limit for limit, _ in _limits(rule) if before < Fraction(limit) <= after}
+        over = [
+            alert
+            for alert in self._firing(rule, org)
+            if (alert["scope_id"], alert["window"]) == (scope_id, window) and after < Fraction(alert["limit"])
+        ]
+        fired = self._fired(rule, org, scope_id, window, event, but_not={limit for limit, _ in _limits(rule)} - due)
+        for alert in sorted(over + fired, key=_in_order):
+            if alert in fired:
+                self._say(alert, "fired", crossed_by=event, window=window, highest=alert is fired[-1])
+            else:
+                self._say_again(alert, "retracted", crossed_by=alert["crossed_by"])
+                alert["may_fire_again"] = True
+
     def _judge_rolling(self, rule: Rule, org: str, scope_id: str, event: Event) -> None:
         """The window that ends with the event's step: what is firing may resolve, what is not may fire."""
         window = self._present_window(rule, org)
@@ -161,17 +207,20 @@ class _Model:
     def _fired(
         self, rule: Rule, org: str, scope_id: str, window: Span, event: Event, *, but_not: Collection[Decimal] = ()
     ) -> list[dict[str, Any]]:
-        """The alerts that begin now, by threshold; an id that was there before never fires again."""
+        """The alerts that begin now, by threshold; an id that was there before fires again only if it was retracted."""
         fired = []
         for limit, percent in _limits(rule):
             name = alert_id(
                 org=org, rule=rule["id"], rule_revision=rule["revision"], scope=Scope(rule["scope"]), scope_id=scope_id,
                 window_start=window[0], threshold=limit,
             )  # fmt: skip
-            if name in self.alerts or limit in but_not or not self._has_crossed(rule, org, scope_id, window, limit):
+            known = self.alerts.get(name, {"sequence": 0, "may_fire_again": True})
+            if not known["may_fire_again"] or limit in but_not:
+                continue
+            if not self._has_crossed(rule, org, scope_id, window, limit):
                 continue
             self.alerts[name] = {
-                "alert_id": name, "sequence": 0, "rule": rule, "org": org, "scope_id": scope_id, "window": window,
+                "alert_id": name, "sequence": known["sequence"], "may_fire_again": False, "rule": rule, "org": org, "scope_id": scope_id, "window": window,
                 "limit": limit, "percent": percent, "crossed_by": event, "is_on": True,
             }  # fmt: skip
             fired.append(self.alerts[name])
