@@ -132,7 +132,7 @@ class _Model:
             event.update(cost=said["cost"], pricing=said["pricing"])
         for rule, windows in zip(again, before, strict=True):
             for (org, scope_id, _), (window, value, last) in sorted(windows.items()):
-                self._judge_again(rule, org, scope_id, window, value, last)
+                self._judge_again(rule, org, scope_id, (window, value, last))
 
     def _moved_windows(self, rule: Rule, events: Iterable[Event]) -> dict[Any, tuple[Span, Fraction, Event]]:
         """The windows that hold these events, with their value now and the last of the events."""
@@ -145,7 +145,8 @@ class _Model:
                 windows[event["org"], scope_id, str(window[0])] = window, value, event
         return windows
 
-    def _judge_again(self, rule: Rule, org: str, scope_id: str, window: Span, before: Fraction, event: Event) -> None:
+    def _judge_again(self, rule: Rule, org: str, scope_id: str, moved: tuple[Span, Fraction, Event]) -> None:
+        window, before, event = moved
         after = self._value(rule, org, scope_id, window)
         due = {limit for limit, _ in _limits(rule) if before < Fraction(limit) <= after}
         over = [
@@ -220,7 +221,7 @@ class _Model:
             if not self._has_crossed(rule, org, scope_id, window, limit):
                 continue
             self.alerts[name] = {
-                "alert_id": name, "sequence": known["sequence"], "may_fire_again": False, "rule": rule, "org": org, "scope_id": scope_id, "window": window,
+        """The alerts that begin now, by threshold; an id that was there before fires again only if it was retracted."""
                 "limit": limit, "percent": percent, "crossed_by": event, "is_on": True,
             }  # fmt: skip
             fired.append(self.alerts[name])
