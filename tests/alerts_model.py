@@ -221,7 +221,8 @@ class _Model:
             if not self._has_crossed(rule, org, scope_id, window, limit):
                 continue
             self.alerts[name] = {
-        """The alerts that begin now, by threshold; an id that was there before fires again only if it was retracted."""
+                "alert_id": name, "sequence": known["sequence"], "may_fire_again": False, "rule": rule, "org": org,
+                "scope_id": scope_id, "window": window,
                 "limit": limit, "percent": percent, "crossed_by": event, "is_on": True,
             }  # fmt: skip
             fired.append(self.alerts[name])
