@@ -192,13 +192,14 @@ class CalendarJudge:
         """Which windows may have crossed their next limit at some event of this run."""
         limits = np.array(_in_order(judged), dtype=np.float64)
         is_left = fired < len(limits)
+        if judged.min_requests:
+            is_left &= approximately(after.wide(REQUESTS)[places]) >= judged.min_requests
         following = limits[np.minimum(fired, len(limits) - 1)]
         if judged.is_below:
             requests, failed = (approximately(before.wide(name)[places]) for name in (REQUESTS, FAILED))
             failed += approximately(added[FAILED])
             most = failed / np.maximum(requests + approximately(added[FAILED]), 1)
-            is_enough = requests + approximately(added[REQUESTS]) >= max(judged.min_requests, 1)
-            return is_left & is_enough & (1 - most < following / 1e12 + MARGIN)
+            return is_left & (1 - most < following / 1e12 + MARGIN)
         most = approximately(after.wide(judged.amount)[places])
         if judged.is_share:
             least = self._org_costs_before(judged, before, places, start)
@@ -214,15 +215,20 @@ class CalendarJudge:
     def _org_costs_before(
         self, judged: Judged, page: Page, places: NDArray[np.int64], start: int
     ) -> NDArray[np.float64]:
+        """The org's cost before this run behind each of these places; infinite for orgs that the rule doesn't watch."""
         grain = Grain(judged.window.value)
-        orgs = org_of(page.keys[places]).tolist()
-        known = {
-            org: float(self._org_cost(grain, org, start)[0])
-            if judged.rule.watches_org(self.facts.org_texts[org])
-            else np.inf
-            for org in set(orgs)
-        }
-        return np.array([known[org] for org in orgs])
+        groups = self._org_groups[grain]
+        own = np.flatnonzero(groups.starts == start)
+        orgs = org_of(groups.keys[own])
+        of_org = self.pages[Scope.ORG, grain, start]
+        whole = approximately(of_org.wide(COST)[of_org.places(groups.keys[own])])
+        costs = whole - approximately(groups.sums(self.facts.column(COST))[own])
+        is_watched = [judged.rule.watches_org(self.facts.org_texts[org]) for org in orgs.tolist()]
+        # An org that is not watched may not be among the groups at all: no key of it is near anything.
+        wanted = org_of(page.keys[places])
+        at = np.minimum(np.searchsorted(orgs, wanted), max(len(orgs) - 1, 0))
+        is_known = (orgs[at] == wanted) & np.array(is_watched)[at] if len(orgs) else np.zeros(len(wanted), dtype=bool)
+        return np.where(is_known, costs[at] if len(orgs) else 0.0, np.inf)
 
     def _org_cost(self, grain: Grain, org: int, start: int) -> tuple[int, list[int], list[int]]:
         """The cost of an org in a window before this run, the rows that add to it, and the sums after each."""

@@ -124,18 +124,25 @@ class NewFacts:
             self._scope_keys[scope] = keys, (ids != "").to_numpy()
         return self._scope_keys[scope]
 
+    def _by_key(self, scope: Scope) -> Rows:
+        """All rows in the order of their keys, those of one key in the order of the log."""
+        if scope not in self._order:
+            self._order[scope] = np.argsort(self.keys_of(scope)[0], kind="stable")
+        return self._order[scope]
+
     def groups(self, scope: Scope, grain: Grain, *, among: NDArray[np.bool_] | None = None) -> Groups:
         """The rows by window of this grain and scope; ``among`` limits them."""
         keys, is_there = self.keys_of(scope)
-        rows = np.flatnonzero(is_there if among is None else is_there & among)
+        rows = self._by_key(scope)
+        rows = rows[is_there[rows] if among is None else is_there[rows] & among[rows]]
         keys, starts = keys[rows], starts_of(grain, self.times[rows])
-        is_one_window = not len(starts) or starts.min() == starts.max()
-        order = np.argsort(keys, kind="stable") if is_one_window else np.lexsort((keys, starts))
-        keys, starts = keys[order], starts[order]
+        if len(starts) and starts.min() != starts.max():
+            order = np.argsort(starts, kind="stable")
+            rows, keys, starts = rows[order], keys[order], starts[order]
         is_first = np.ones(len(keys), dtype=np.bool_)
         is_first[1:] = (keys[1:] != keys[:-1]) | (starts[1:] != starts[:-1])
         firsts = np.flatnonzero(is_first)
-        return Groups(rows[order], firsts, starts[firsts], keys[firsts])
+        return Groups(rows, firsts, starts[firsts], keys[firsts])
 
     def column(self, name: str) -> Wide:
         """One of the sums that rules are made of, per row."""
@@ -179,9 +186,7 @@ class NewFacts:
     def rows_of_scope(self, scope: Scope, org: str, scope_id: str) -> Rows:
         """The rows of one scope of an org, in the order of the log."""
         keys, is_there = self.keys_of(scope)
-        if scope not in self._order:
-            self._order[scope] = np.argsort(keys, kind="stable")
-        order = self._order[scope]
+        order = self._by_key(scope)
         key = self._keys.pairs(pl.Series([org]), pl.Series([scope_id]))
         first, end = (int(np.searchsorted(keys, key, side=side, sorter=order)[0]) for side in ("left", "right"))
         rows = order[first:end]
