@@ -219,6 +219,8 @@ class CalendarJudge:
         grain = Grain(judged.window.value)
         groups = self._org_groups[grain]
         own = np.flatnonzero(groups.starts == start)
+        if not len(own):
+            return np.full(len(places), np.inf)
         orgs = org_of(groups.keys[own])
         of_org = self.pages[Scope.ORG, grain, start]
         whole = approximately(of_org.wide(COST)[of_org.places(groups.keys[own])])
@@ -226,9 +228,8 @@ class CalendarJudge:
         is_watched = [judged.rule.watches_org(self.facts.org_texts[org]) for org in orgs.tolist()]
         # An org that is not watched may not be among the groups at all: no key of it is near anything.
         wanted = org_of(page.keys[places])
-        at = np.minimum(np.searchsorted(orgs, wanted), max(len(orgs) - 1, 0))
-        is_known = (orgs[at] == wanted) & np.array(is_watched)[at] if len(orgs) else np.zeros(len(wanted), dtype=bool)
-        return np.where(is_known, costs[at] if len(orgs) else 0.0, np.inf)
+        at = np.minimum(np.searchsorted(orgs, wanted), len(orgs) - 1)
+        return np.where((orgs[at] == wanted) & np.array(is_watched)[at], costs[at], np.inf)
 
     def _org_cost(self, grain: Grain, org: int, start: int) -> tuple[int, list[int], list[int]]:
         """The cost of an org in a window before this run, the rows that add to it, and the sums after each."""
