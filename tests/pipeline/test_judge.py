@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.block import Block
     from pipeline.count import Step
 
-SEEDS: Final = 150
+SEEDS: Final = 80
 SOAK_SEEDS: Final = 20_000
 FORGETFUL: Final = replace(LIMITS, windows_max=2)
 
