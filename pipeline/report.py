@@ -8,10 +8,11 @@ so that they sum to the total.
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.periods import month_of
 from schemas.reports import Figures
 
 if TYPE_CHECKING:
@@ -99,20 +100,27 @@ def success(lanes: Iterable[LaneSum]) -> Json:
 
 
 def invoice(sums: Sequence[InvoiceSum]) -> Json:
-    """The invoice's lines and projects, in cents that sum to the total, and exact."""
+    """The invoice's lines and projects, in cents that sum to the total, and exact.
+
+    Corrections of months that had closed are lines of their own, after the others (``kind``; ``corrects``, the month).
+    A line that only such a correction brought to its closed month is not on that month's invoice.
+    """
     quantities: dict[str, int] = defaultdict(int)
-    lines: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    lines: dict[tuple[str, str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    taken_back = {_line_key(row) for row in sums if row.is_taken_back}
     projects: dict[str, int] = defaultdict(int)
     for row in sums:
         projects[row.project] += whole(row.event_cost)
         if row.name:
-            billed = whole(row.quantity)
-            quantities[row.name] += billed
-            line = lines[row.operation, row.model, row.name]
-            line[0] += billed
+            line = lines[_line_key(row)]
+            line[0] += whole(row.quantity)
             line[1] += whole(row.cost)
     total = sum(projects.values())
-    ordered_lines = sorted(lines.items(), key=lambda item: (-item[1][1], item[0]))
+    for emptied in [key for key in taken_back & lines.keys() if lines[key] == [0, 0]]:
+        del lines[emptied]
+    for (_, _, _, name), (billed, _) in lines.items():
+        quantities[name] += billed
+    ordered_lines = sorted(lines.items(), key=lambda item: (bool(item[0][0]), -item[1][1], item[0]))
     ordered_projects = sorted(projects.items(), key=lambda item: (-item[1], item[0]))
     line_cents = cents_that_sum([cost for _, (_, cost) in ordered_lines])
     project_cents = cents_that_sum([cost for _, cost in ordered_projects])
@@ -120,6 +128,7 @@ def invoice(sums: Sequence[InvoiceSum]) -> Json:
         "quantities": {name: plain(quantities[name]) for name in sorted(quantities)},
         "lines": [
             {
+                **({"kind": "correction", "corrects": corrects} if corrects else {}),
                 "operation": operation,
                 "model": model,
                 "meter": name,
@@ -127,7 +136,9 @@ def invoice(sums: Sequence[InvoiceSum]) -> Json:
                 "cost": _cents(cents),
                 "exact_cost": money(cost),
             }
-            for ((operation, model, name), (billed, cost)), cents in zip(ordered_lines, line_cents, strict=True)
+            for ((corrects, operation, model, name), (billed, cost)), cents in zip(
+                ordered_lines, line_cents, strict=True
+            )
         ],
         "project_breakdown": [
             {"project": project, "cost": _cents(cents), "exact_cost": money(cost), "share": ratio(cost, total)}
@@ -136,6 +147,10 @@ def invoice(sums: Sequence[InvoiceSum]) -> Json:
         "total": _cents(rounded_half_even(total, CENT)),
         "exact_total": money(total),
     }
+
+
+def _line_key(row: InvoiceSum) -> tuple[str, str, str, str]:
+    return row.corrects, row.operation, row.model, row.name
 
 
 def windows(sums: Iterable[ScopeWindow]) -> Json:
@@ -259,12 +274,15 @@ def figures_of_unpriced(sums: Sequence[UnpricedSum]) -> Figures:
 
 
 def state(period: Period, *, now: datetime, max_age: timedelta) -> str:
-    """``closed`` when the period is over and the newest of its events would be refused as too old; else ``open``.
+    """``closed`` when the last month of the period is over and its newest events would be refused as too old.
 
     So the figures of a closed period are final: an event that happened in it can still be taken until ``max_age`` after
-    its end. All of time is never closed.
+    its end, and its month be corrected until ``max_age`` after the month's. All of time is never closed.
     """
-    return "closed" if period.end is not None and now - period.end >= max_age else "open"
+    if period.end is None or period.end.year == MAXYEAR:
+        return "open"
+    end = month_of(period.end - timedelta(microseconds=1)).end
+    return "closed" if end is not None and now - end >= max_age else "open"
 
 
 def span(period: Period) -> Json:
@@ -325,6 +343,8 @@ def _fixed(units: int, decimals: int) -> str:
 
 def ratio(part: int, of: int) -> str | None:
     """``part`` ÷ ``of`` with 6 decimals, rounded half-even once; None when there is nothing to divide by."""
+    if of < 0:
+        part, of = -part, -of
     return _fixed(rounded_half_even(part * 10**SHARE_DECIMALS, of), SHARE_DECIMALS) if of else None
 
 

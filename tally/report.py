@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 
 from clickhouse import reports
+from clickhouse.corrections import invoice_with_corrections
 from pipeline import bridge, period_price, report
 from pipeline.periods import (
     ALL_TIME,
@@ -66,6 +67,7 @@ TABLE_ROWS: Final = 100
 LANE_COLUMNS: Final = ("lane", "requests", "cost", "share", "running_share")
 SUCCESS_COLUMNS: Final = ("lane", "requests", "ok", "failed", "success_rate", "failed_cost")
 LINE_COLUMNS: Final = ("operation", "model", "meter", "quantity", "cost", "exact_cost")
+CORRECTION_COLUMNS: Final = ("kind", "corrects", *LINE_COLUMNS)
 PROJECT_COLUMNS: Final = ("project", "cost", "exact_cost", "share")
 PART_COLUMNS: Final = ("part", "lane", "amount")
 STEP_COLUMNS: Final = (
@@ -359,15 +361,16 @@ def invoice_command(
 ) -> None:
     r"""The invoice's shape, live: lines and projects in cents that sum to the total.
 
-    Of a whole month with its period prices, and the steps to them. It is open as long as an event of the period could
-    still come in (TALLY_MAX_AGE_DAYS after its end), then closed.
+    Of a whole month with its period prices, and the steps to them. It is open as long as an event of its month could
+    still come in (TALLY_MAX_AGE_DAYS after its end), then closed: what is corrected later stands on the invoice of the
+    month in which it was corrected.
 
     \b
     Examples:
       tally report invoice --org acme --period 2026-03
     """
     with _question(context, org=org, period=period, now=now, form=form) as asked:
-        sums = reports.invoice_sums(asked.store, org=org, period=asked.period)
+        sums = invoice_with_corrections(asked.store, org=org, period=asked.period, max_age=asked.max_age)
         document = {
             "org": org,
             "period": report.span(asked.period),
@@ -376,11 +379,12 @@ def invoice_command(
             **_invoice(asked, sums),
             "completeness": asked.completeness(report.figures_of_invoice(sums)),
         }
+        columns = CORRECTION_COLUMNS if any("kind" in line for line in document["lines"]) else LINE_COLUMNS
         if asked.form is not Format.TABLE:
-            _print(asked.form, document, document["lines"], columns=LINE_COLUMNS, title="")
+            _print(asked.form, document, document["lines"], columns=columns, title="")
             return
         due = f"{document['total']} {document['currency']} ({document['state']})"
-        print_table(document["lines"], columns=LINE_COLUMNS, title=f"Invoice of {org}, {_span(asked.period)}: {due}")
+        print_table(document["lines"], columns=columns, title=f"Invoice of {org}, {_span(asked.period)}: {due}")
         print_table(document["project_breakdown"], columns=PROJECT_COLUMNS)
         _print_steps(document["period_prices"])
         print_line(_relied_on(document["completeness"]))

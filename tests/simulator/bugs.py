@@ -22,6 +22,8 @@ class Bug(Enum):
     NOTHING_RESTORED = "a restart begins with no identities and believes them complete"
     MEMORY_HAS_NO_BEGINNING = "restored memory is believed to reach back for every raw partition"
     ANSWER_CUT_SHORT = "a young fact with the hash is believed to be the only one"
+    STATES_OF_ANY_BLOCK = "what a fact costs is asked without `block < n`"
+    TOTALS_WITHOUT_CORRECTIONS = "a restore sums up facts and forgets their corrections"
     # What is written.
     INCREMENTS = "totals are written as increments"
     VERSION_OF_FIRST_BLOCK = "a flush carries the version of its first block"
@@ -29,6 +31,8 @@ class Bug(Enum):
     # Decisions.
     HASH_ALONE = "a hash that is known makes a repeat"
     REPLAY_IS_DUPLICATE = "the same raw record again is recorded as a duplicate"
+    CORRECTED_AGAIN = "a correction block that was produced twice counts twice"
+    CORRECTED_BEFORE_COUNTED = "a correction applies to a fact that stands behind it in the log"
     # The price agent.
     SENDS_PAST_UNRESOLVED = "the next block is sent while an earlier one is unresolved"
     TIMEOUT_TAKEN_AS_SENT = "a block whose outcome is unknown is not sent again"

@@ -18,6 +18,7 @@ from pipeline.count import (
     fresh,
 )
 from pipeline.memory_store import MemoryStore, ReplacingTable
+from schemas.alerting import InForce
 from schemas.counted import LANE
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Memo:
     _pairs: dict[int, set[Any]] = field(default_factory=dict)
     _conflicts: dict[int, list[Any]] = field(default_factory=dict)
     _answers: dict[Any, IdentitiesAnswer] = field(default_factory=dict)
+    _in_force: dict[str, InForce] = field(default_factory=dict)
     _kept: list[Any] = field(default_factory=list)  # what is known by its id must stay alive
 
     def fresh(self, partition: int, next_block: int) -> PartitionState:
@@ -120,6 +122,10 @@ class Memo:
         answer.hashes.flags.writeable = False
         return self._answers.setdefault(key, answer)
 
+    def in_force(self, answer: InForce) -> InForce:
+        """The one answer with this content."""
+        return self._in_force.setdefault(answer.to_json(), answer)
+
 
 class Run:
     """A generator of steps, like ``count`` itself, that looks up what was asked before."""
@@ -168,6 +174,8 @@ class SimulatedStore(MemoryStore):
     def answer(self, question: Question) -> Any:
         """One object per content."""
         answer = super().answer(question)
+        if isinstance(answer, InForce):
+            return self._memo.in_force(answer)
         return self._memo.identities(answer) if isinstance(answer, IdentitiesAnswer) else answer
 
     def totals_before(self, *, partition: int, before: int, pairs: pl.DataFrame) -> pl.DataFrame:

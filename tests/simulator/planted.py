@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
 import pytest
 
+from pipeline import correct as correct_module
 from pipeline import count as count_module
+from pipeline import memory_store as memory_store_module
 from pipeline.dedupe import Decision, dedupe
-from pipeline.memory_store import ReplacingTable
+from pipeline.memory_store import ReplacingTable, summed
 from schemas.counted import QUANTITY_LISTS, SUMS
 from tests.simulator.bugs import Bug
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from pipeline.correct import Corrected
     from pipeline.memory_store import Row
+    from schemas.correction import Correction
 
 #: No raw partition of a world is that long.
 ELSEWHERE: Final = 1_000_000
 
 _WITHIN_LIMIT: Final = count_module._within_limit
+_DECIDED: Final = correct_module._decided
 
 
 @contextmanager
@@ -38,6 +44,12 @@ def planted_in_stages(bug: Bug | None) -> Iterator[None]:
             patch.setattr(count_module, "_cut_short", _never_cut_short)
         if bug is Bug.FORGOTTEN_IS_ZERO:
             patch.setattr(count_module, "_within_limit", _still_loaded)
+        if bug is Bug.TOTALS_WITHOUT_CORRECTIONS:
+            patch.setattr(memory_store_module, "summed", _summed_without_corrections)
+        if bug is Bug.CORRECTED_AGAIN:
+            patch.setattr(correct_module, "_decided", _decided_by_block)
+        if bug is Bug.CORRECTED_BEFORE_COUNTED:
+            patch.setattr(correct_module, "_decided", _decided_at_any_place)
         yield
 
 
@@ -63,6 +75,20 @@ def _never_cut_short(_asked: Any, hashes: Any, _known: Any, *, since: Any) -> An
 
 def _still_loaded(totals: pl.DataFrame, loaded: pl.DataFrame, *, rows_max: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     return _WITHIN_LIMIT(totals, loaded, rows_max=rows_max)[0], loaded
+
+
+def _summed_without_corrections(facts: Iterable[Row], _corrections: Any, *, block_partition: int) -> list[Row]:
+    return summed(facts, (), block_partition=block_partition)
+
+
+def _decided_by_block(before: pl.DataFrame, candidates: pl.DataFrame, *, runs: dict[int, Correction]) -> Corrected:
+    apart = {block: run.model_copy(update={"run": f"{run.run} {block}"}) for block, run in runs.items()}
+    decided = _DECIDED(before, candidates, runs=apart)
+    return replace(decided, corrections=decided.corrections.with_columns(pl.col("run").str.split(" ").list.first()))
+
+
+def _decided_at_any_place(before: pl.DataFrame, candidates: pl.DataFrame, *, runs: dict[int, Correction]) -> Corrected:
+    return _DECIDED(before.with_columns(pl.lit(0, dtype=pl.UInt64).alias("block")), candidates, runs=runs)
 
 
 class LastWriteStays(ReplacingTable):

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pytest
 
+from pipeline import correct as correct_module
 from pipeline import count as count_module
 from pipeline.block import Block, decode_blocks
 from pipeline.count import CountLimits
 from pipeline.identities import identity_hashes
 from pipeline.route import route
-from tests.pipeline.batches import NOON, TOPIC, Event, LogBlock, append_time_ms, make_batch
+from tests.pipeline.batches import NOON, TOPIC, Event, LogBlock, append_time_ms, header_of, make_batch
 from tests.pipeline.oracle import Books, expected
 from tests.simulator.faults import Wrong
 
@@ -74,8 +75,8 @@ class World:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(count_module, "RESTORE_SLACK", timedelta(0))
             patch.setattr(count_module, "decode_blocks", self._decode)
-            if self.hashes_collide:
-                patch.setattr(count_module, "identity_hashes", _one_bit)
+            for module in (count_module, correct_module) if self.hashes_collide else ():
+                patch.setattr(module, "identity_hashes", _one_bit)
             yield
 
     def _decode(self, blocks: Sequence[Block]) -> PricedBatch:
@@ -93,19 +94,23 @@ class Log:
     plain: list[LogBlock] = field(default_factory=list)
     blocks: dict[int, list[Block]] = field(default_factory=dict)
 
-    def append(self, partition: int, events: Record, value: bytes, *, revision: int, hole: bool) -> None:
-        """One more block; ``hole`` leaves an offset out before it, as the marker of a transaction does."""
+    def append(self, partition: int, events: Record, value: bytes, *, revision: int, hole: bool, run: str = "") -> None:
+        """One more block; ``hole`` leaves an offset out before it, as the marker of a transaction does.
+
+        With a ``run`` it is a correction.
+        """
         own = self.blocks.setdefault(partition, [])
         offset = own[-1].offset + 1 + hole if own else 0
         control = not events
-        self.plain.append(LogBlock(partition, offset, events, revision))
-        own.append(Block(partition, offset, append_time_ms(offset), value, control=control))
+        self.plain.append(LogBlock(partition, offset, events, revision, run))
+        correction = header_of(run, revision)
+        own.append(Block(partition, offset, append_time_ms(offset), value, control=control, correction=correction))
 
     def check(self, raw: Sequence[Sequence[Record]]) -> None:
         """Every raw event is in the log, and the first copies of one raw partition's events stand in raw order."""
         first: dict[tuple[str, int, int, int], int] = {}
         for place, block in enumerate(self.plain):
-            for row, event in enumerate(block.events):
+            for row, event in enumerate(() if block.run else block.events):
                 first.setdefault(event.coordinates, place * 1_000 + row)
         for records in raw:
             events = [event for record in records for event in record]
