@@ -103,23 +103,19 @@ def invoice(sums: Sequence[InvoiceSum]) -> Json:
     """The invoice's lines and projects, in cents that sum to the total, and exact.
 
     Corrections of months that had closed are lines of their own, after the others (``kind``; ``corrects``, the month).
-    A line that only such a correction brought to its closed month is not on that month's invoice.
     """
     quantities: dict[str, int] = defaultdict(int)
     lines: dict[tuple[str, str, str, str], list[int]] = defaultdict(lambda: [0, 0])
-    taken_back = {_line_key(row) for row in sums if row.is_taken_back}
     projects: dict[str, int] = defaultdict(int)
     for row in sums:
         projects[row.project] += whole(row.event_cost)
         if row.name:
-            line = lines[_line_key(row)]
-            line[0] += whole(row.quantity)
+            billed = whole(row.quantity)
+            quantities[row.name] += billed
+            line = lines[row.corrects, row.operation, row.model, row.name]
+            line[0] += billed
             line[1] += whole(row.cost)
     total = sum(projects.values())
-    for emptied in [key for key in taken_back & lines.keys() if lines[key] == [0, 0]]:
-        del lines[emptied]
-    for (_, _, _, name), (billed, _) in lines.items():
-        quantities[name] += billed
     ordered_lines = sorted(lines.items(), key=lambda item: (bool(item[0][0]), -item[1][1], item[0]))
     ordered_projects = sorted(projects.items(), key=lambda item: (-item[1], item[0]))
     line_cents = cents_that_sum([cost for _, (_, cost) in ordered_lines])
@@ -149,8 +145,40 @@ def invoice(sums: Sequence[InvoiceSum]) -> Json:
     }
 
 
-def _line_key(row: InvoiceSum) -> tuple[str, str, str, str]:
-    return row.corrects, row.operation, row.model, row.name
+def settled(sums: Iterable[InvoiceSum]) -> tuple[list[InvoiceSum], list[InvoiceSum]]:
+    """The sums of an invoice without what is taken back from them, and what corrections of closed months add to it.
+
+    A name that only corrections brought to a closed month has nothing left, and is not on that month's invoice.
+    """
+    own: dict[tuple[str, str, str, str], InvoiceSum] = {}
+    shown: list[InvoiceSum] = []
+    rows = list(sums)
+    taken_back = {row[:4] for row in rows if row.is_taken_back}
+    for row in rows:
+        if row.corrects:
+            shown.append(row)
+        else:
+            own[row[:4]] = _plus(own.get(row[:4]), row)
+    for key in taken_back:
+        row = own[key]
+        if row.name and not row.quantity and not row.cost:
+            # Whatever of the events was counted under this name belongs to events of which nothing has a price.
+            nameless = (*key[:3], "")
+            own[nameless] = _plus(own.get(nameless), own.pop(key)._replace(name=""))
+    return [row._replace(is_taken_back=False) for row in own.values()], shown
+
+
+def _plus(sums: InvoiceSum | None, row: InvoiceSum) -> InvoiceSum:
+    if sums is None:
+        return row
+    return sums._replace(
+        quantity=_sum((sums.quantity, row.quantity)),
+        cost=_sum((sums.cost, row.cost)),
+        events=sums.events + row.events,
+        unpriced=sums.unpriced + row.unpriced,
+        event_cost=_sum((sums.event_cost, row.event_cost)),
+        newest_us=max((us for us in (sums.newest_us, row.newest_us) if us is not None), default=None),
+    )
 
 
 def windows(sums: Iterable[ScopeWindow]) -> Json:

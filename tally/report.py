@@ -583,10 +583,11 @@ def _invoice(asked: Question, sums: Sequence[InvoiceSum]) -> report.Json:
     """Lines and projects: of a whole month with its period prices, of any other span with what the events cost."""
     rows = reports.period_prices(asked.store, period=asked.period)
     month = month_named(asked.period)
+    own, corrections = report.settled(sums)
     if month is None:
-        return {**report.invoice(sums), "period_prices": None if rows else []}
-    priced, pools = period_price.price_month(sums, rows=rows, org=asked.org, month=month)
-    return period_price.explained(report.invoice(priced), pools)
+        return {**report.invoice([*own, *corrections]), "period_prices": None if rows else []}
+    priced, pools = period_price.price_month(own, rows=rows, org=asked.org, month=month)
+    return period_price.explained(report.invoice([*priced, *corrections]), pools)
 
 
 def _side(asked: Question, *, by: By) -> tuple[bridge.Side, Figures]:

@@ -34,8 +34,8 @@ EXACT: Final = Context(prec=60)
 PRICES: Final[dict[int, dict[str, Decimal]]] = {
     1: {"input_tokens": Decimal("0.15"), "output_tokens": Decimal("0.6")},
     2: {"input_tokens": Decimal("0.25"), "output_tokens": Decimal("0.000000000001")},
-    3: {"input_tokens": Decimal("0.01"), "output_tokens": Decimal("0.01")},
     3: {"images": Decimal(7), "input_tokens": Decimal("0.15")},
+    4: {"input_tokens": Decimal("0.01"), "output_tokens": Decimal("0.01")},
 }
 
 

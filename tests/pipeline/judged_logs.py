@@ -61,7 +61,7 @@ def judged_log(seed: int, *, events: int = 30, rules: int = 5, edits: float = 0.
         counted = [one for one in log if isinstance(one, Event)]
         if restates and rng.random() < 0.1:
             some = tuple(one for one in counted if rng.random() < 0.5)
-            log += [Restated(f"run {number}", rng.choice((1, 2, 3, 3)), some)] if some else []
+            log += [Restated(f"run {number}", rng.choice((1, 2, 4, 4)), some)] if some else []
     return log
 
 

@@ -11,7 +11,7 @@ import pytest
 from clickhouse import reports
 from clickhouse.corrections import events_to_reprice, invoice_with_corrections, orgs_to_reprice
 from pipeline.periods import parse_period
-from pipeline.report import invoice
+from pipeline.report import invoice, settled
 from pipeline.reprice import REPRICEABLE
 from schemas.errors import StoreUnavailable
 from schemas.reports import Period
@@ -218,7 +218,8 @@ def _sums(books: Counted, month: str, shape: str) -> Any:
 
 
 def _invoice(books: Counted, month: str, shape: str) -> dict[str, Any]:
-    return invoice(_sums(books, month, shape))
+    own, corrections = settled(_sums(books, month, shape))
+    return invoice([*own, *corrections])
 
 
 def _lanes(books: Counted, month: str) -> Any:
