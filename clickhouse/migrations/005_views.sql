@@ -12,6 +12,7 @@ SELECT
     operation,
     provider,
     model,
+    variant,
     status,
     cost,
     pricing,
@@ -36,7 +37,7 @@ SELECT
     block_partition,
     block
 FROM facts_rows FINAL
-COMMENT 'One row per counted event, never two of one identity (org, source, id). cost is null when nothing of the event has a price; price_ids say which row of which book revision priced each meter.';
+COMMENT 'One row per counted event, never two of one identity (org, source, id). cost is null when nothing of the event has a price; price_ids say which row of which book revision priced each meter, and after a * each which adjustments of it were applied. variant is JSON with sorted keys: what the request was besides its model.';
 
 CREATE VIEW IF NOT EXISTS totals_hourly AS
 SELECT
@@ -137,6 +138,7 @@ SELECT
     operation,
     provider,
     model,
+    variant,
     meter,
     name,
     price,
@@ -146,4 +148,24 @@ SELECT
     bill,
     body
 FROM price_rows FINAL
-COMMENT 'Every price row of every applied book revision; price_id is what facts.price_ids holds. Rows are never changed or removed.';
+COMMENT 'Every price row of every applied book revision; price_id is what facts.price_ids holds, up to a *. Rows are never changed or removed.';
+
+CREATE VIEW IF NOT EXISTS adjustments AS
+SELECT
+    book,
+    revision,
+    `row`,
+    adjustment_id,
+    applied_at,
+    org,
+    operation,
+    provider,
+    model,
+    variant,
+    meter,
+    multiplier,
+    valid_from,
+    valid_until,
+    body
+FROM adjustment_rows FINAL
+COMMENT 'Every adjustment of every applied book revision; adjustment_id is what stands behind a * in facts.price_ids. Rows are never changed or removed.';
