@@ -165,6 +165,12 @@ def newest_revisions(store: Store) -> dict[str, StoredRevision]:
     return {row["name"]: StoredRevision(**row) for row in store.rows(sql)}
 
 
+def books_in_force(store: Store) -> list[PriceBook]:
+    """The newest revision of every price book, by name."""
+    found = newest_revisions(store).values()
+    return [PriceBook.from_json(revision.body) for revision in found if revision.kind == "price_book"]
+
+
 def stored_revision(store: Store, name: str, *, revision: int) -> StoredRevision | None:
     """One revision, or None when there never was one."""
     sql = """

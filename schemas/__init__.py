@@ -13,6 +13,7 @@ In the order of reading:
     counted.py      what counting leaves behind: known facts, repeats, totals
     price_book.py   price books; period_prices.py: prices of a month's totals; books_in_force.py: all books together
     rules.py        rule sets; catalog_file.py: a file of both; catalog_values.py, currencies.py: single values
+    providers.py    other names of providers
     catalog_diff.py what a new revision changes
     reports.py      what a report is asked for and made of
     topics.py       topic names

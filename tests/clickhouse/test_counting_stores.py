@@ -68,7 +68,7 @@ def test_a_fact_keeps_everything_that_was_decided(counting_store: CountingStore)
     """Every field, exact decimals, absent costs, empty lists: what went in comes out."""
     drawn = [
         replace(FIRST, project="p/1", environment="e", user="u", tags='{"a":"b"}', status="error"),
-        replace(FIRST, variant='{"batch":true,"service_tier":"flex"}'),
+        Event(4, id="e", variant='{"batch":true,"service_tier":"flex"}'),
         Event(1, id="b", usage=()),
         Event(2, id="c", usage=(("images", Decimal("0.000000001")), ("input_tokens", Decimal(10**15)))),
         Event(3, id="d", usage=(("reasoning_tokens", Decimal(3)),)),
