@@ -167,6 +167,10 @@ class Variant(BaseModel):
         return tuple(key in self.keys for key in VARIANT_KEYS)
 
 
+#: For every request, whatever it says.
+ANY_VARIANT: Final = Variant()
+
+
 class Price(BaseModel):
     """One row of a price book. An absent org, provider or model is ``""`` and means "any"."""
 
@@ -176,7 +180,7 @@ class Price(BaseModel):
     provider: OptionalId = ""
     model: ModelName = ""  # an exact model, or the beginning of one and "*"
     org: OptionalId = ""
-    variant: Variant = Variant()
+    variant: Variant = ANY_VARIANT
     meter: Meter
     name: InvoiceName = ""  # on the invoice; see `invoice_name`
     price: Amount
