@@ -1,7 +1,8 @@
 """What applying catalog files would change, and why it can't be done: decided from values alone.
 
 Names are never shared by a price book and a rule set, rule ids are unique over all sets, all books in force have one
-currency, and no two prices of all books in force are equally specific for one event at one instant.
+currency, no two prices or adjustments of all books in force are equally specific for one event at one instant, and
+their aliases do not contradict each other.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.books_in_force import contradictions_of
-from schemas.catalog_file import CatalogError, Mistake
+from schemas.catalog_file import CatalogError, Mistake, spell_start
 from schemas.catalog_values import write_instant
 from schemas.period_prices import overlapping_months, spell_month, with_ids
 from schemas.price_book import PriceBook, canonical_json, next_revision, overlapping_pairs
@@ -75,7 +76,7 @@ def _rows_by_key(content: Content) -> dict[str, dict[str, Any]]:
         return {rule.id: rule.model_dump(mode="json", by_alias=True, exclude_defaults=True) for rule in content.rules}
     rows = {_price_key(price): price.content() for price in content.prices}
     rows |= {_period_price_key(price): {"period_price": price.content()} for price in content.period_prices}
-    rows |= {_price_key(entry): entry.content() for entry in content.adjustments}
+    rows |= {_price_key(entry): {"adjustment": entry.content()} for entry in content.adjustments}
     if content.provider_aliases:
         rows["provider_aliases"] = {"provider_aliases": content.provider_aliases}
     if content.ignore:
@@ -284,8 +285,8 @@ def _ambiguous_adjustments(files: Sequence[CatalogFile], books: Sequence[PriceBo
         _, filename, line, _ = rows[second]
         if filename and filename != rows[first][1]:
             sentence = (
-                f"this adjustment is as specific as {rows[first][3]}, and both apply, first at "
-                f"{write_instant(instant)}: let one end before the other begins, or make one more specific"
+                f"this adjustment is as specific as {rows[first][3]}, and both apply, first {spell_start(instant)}: "
+                "let one end before the other begins, or make one more specific"
             )
             yield filename, Mistake(line, 1, sentence)
 
