@@ -29,8 +29,8 @@ CORRECTION_HEADER: Final = "correction"
 
 #: Columns with few distinct values per block: written once each, pointed at by the rows.
 DICTIONARY_COLUMNS: Final = (
-    "org", "source", "operation", "project", "api_key", "environment", "user", "provider", "model", "status", "tags",
-    "pricing",
+    "org", "source", "operation", "project", "api_key", "environment", "user", "provider", "model", "variant", "status",
+    "tags", "pricing",
 )  # fmt: skip
 
 _WRITE_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)

@@ -8,16 +8,19 @@ so that they sum to the total.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import asdict
 from datetime import MAXYEAR, UTC, datetime, timedelta
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.periods import month_of
+from pipeline.price_nearest import NearRows, price_line
 from schemas.reports import Figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from schemas.price_book import PriceBook
     from schemas.reports import InvoiceSum, LaneSum, Period, Refusals, ScopeWindow, UnpricedSum, WindowSum
 
 #: JSON as it is printed.
@@ -230,8 +233,12 @@ def alert(row: Mapping[str, Any]) -> Json:
     return {**published, "method": row["method"]} if row["method"] else published
 
 
-def unpriced(sums: Iterable[UnpricedSum]) -> Json:
-    """What was used without a price, most events first; nothing of it is in any cost."""
+def unpriced(sums: Iterable[UnpricedSum], *, org: str, books: Sequence[PriceBook]) -> Json:
+    """What was used without a price, most events first; nothing of it is in any cost.
+
+    Each with the line of a book that would price it (``fix``), and the row of the books in force that nearly did.
+    """
+    near = NearRows(books, org=org)
     lacking = sorted(
         (row for row in sums if row.meter),
         key=lambda row: (-row.events, row.operation, row.provider, row.model, row.meter),
@@ -246,6 +253,8 @@ def unpriced(sums: Iterable[UnpricedSum]) -> Json:
                 "events": row.events,
                 "quantity": quantity(row.quantity),
                 "since": instant(row.since_us),
+                "fix": price_line(row),
+                "nearest": None if (found := near.nearest(row)) is None else asdict(found),
             }
             for row in lacking
         ]

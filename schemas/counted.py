@@ -20,7 +20,8 @@ COUNTED_EVENTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 #: What makes two events of one identity the same event: everything validated, except where and when it arrived and
 #: what it cost. Quantities come besides, by name and value.
 CONTENT: Final = (
-    "time", "operation", "project", "api_key", "environment", "user", "provider", "model", "status", "tags",
+    "time", "operation", "project", "api_key", "environment", "user", "provider", "model", "variant", "status",
+    "tags",
 )  # fmt: skip
 
 #: A fact as the store remembers it, as far as a repeat is judged by it.

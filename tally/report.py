@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 
 from clickhouse import reports
+from clickhouse.catalog import books_in_force
 from clickhouse.corrections import invoice_with_corrections
 from pipeline import bridge, period_price, report
 from pipeline.periods import (
@@ -74,6 +75,7 @@ STEP_COLUMNS: Final = (
     *("period_price", "meter", "step", "above", "up_to", "quantity", "price", "per", "flat", "packages", "exact_cost"),
 )
 UNPRICED_COLUMNS: Final = ("operation", "provider", "model", "meter", "events", "quantity", "since")
+UNPRICED_CSV_COLUMNS: Final = (*UNPRICED_COLUMNS, "fix", "nearest")
 WINDOW_COLUMNS: Final = (
     "window", "requests", "ok", "failed", "success_rate", "input_tokens", "output_tokens", "cost", "unpriced",
 )  # fmt: skip
@@ -443,6 +445,8 @@ def unpriced_command(
 ) -> None:
     r"""What was used without a price, by meter and since when; nothing of it is in any cost.
 
+    And what would price it: a line for a price book, with the price to fill in, and the row that nearly matched.
+
     \b
     Examples:
       tally report unpriced --org acme --period 2026-03
@@ -452,11 +456,21 @@ def unpriced_command(
         document = {
             "org": org,
             "period": report.span(asked.period),
-            **report.unpriced(sums),
+            **report.unpriced(sums, org=org, books=books_in_force(asked.store)),
             "completeness": asked.completeness(report.figures_of_unpriced(sums)),
         }
+        if asked.form is not Format.TABLE:
+            _print(asked.form, document, document["unpriced"], columns=UNPRICED_CSV_COLUMNS, title="")
+            return
         title = f"Used by {org} without a price, {_span(asked.period)}"
-        _print(asked.form, document, document["unpriced"], columns=UNPRICED_COLUMNS, title=title)
+        print_table(document["unpriced"], columns=UNPRICED_COLUMNS, title=title)
+        if document["unpriced"]:
+            print_line("These lines under `prices` of a book would price it from now on, with the price filled in:")
+        for row in document["unpriced"]:
+            print_line(f"  {row['fix']}")
+            if row["nearest"]:
+                print_line(f"    # nearly matches: {row['nearest']['price_id']}; {row['nearest']['why']}")
+        print_line(_relied_on(document["completeness"]))
 
 
 @report_app.command("rejected", short_help="What was refused, and why.")

@@ -100,6 +100,7 @@ SELECT
     operation,
     provider,
     model,
+    variant,
     meter,
     name,
     price,
@@ -109,4 +110,24 @@ SELECT
     bill,
     body
 FROM price_rows FINAL
-COMMENT 'Every price row of every applied book revision; price_id is what facts.price_ids holds. Rows are never changed or removed.';
+COMMENT 'Every price row of every applied book revision; price_id is what facts.price_ids holds, up to a *. Rows are never changed or removed.';
+
+CREATE VIEW IF NOT EXISTS adjustments AS
+SELECT
+    book,
+    revision,
+    `row`,
+    adjustment_id,
+    applied_at,
+    org,
+    operation,
+    provider,
+    model,
+    variant,
+    meter,
+    multiplier,
+    valid_from,
+    valid_until,
+    body
+FROM adjustment_rows FINAL
+COMMENT 'Every adjustment of every applied book revision; adjustment_id is what stands behind a * in facts.price_ids. Rows are never changed or removed.';

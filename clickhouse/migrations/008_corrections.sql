@@ -19,6 +19,7 @@ CREATE TABLE IF NOT EXISTS corrections_rows
     operation String,
     provider String,
     model String,
+    variant String,
     status String,
     tags String,
     cost Nullable(Decimal(38, 12)),
@@ -82,6 +83,7 @@ SELECT
     operation,
     provider,
     model,
+    variant,
     status,
     cost,
     pricing,
@@ -121,6 +123,7 @@ SELECT
     operation,
     provider,
     model,
+    variant,
     status,
     cost,
     pricing,
@@ -151,7 +154,7 @@ WHERE (partition, offset, `index`, revision) NOT IN (
     FROM corrections_rows
     WHERE revision > 1
 )
-COMMENT 'One row per counted event, never two of one identity (org, source, id). cost is what it costs now, null when nothing of the event has a price; price_ids say which row of which book revision priced each meter. revision is the number of its corrections; the view corrections has the figures before each.';
+COMMENT 'One row per counted event, never two of one identity (org, source, id). cost is what it costs now, null when nothing of the event has a price; price_ids say which row of which book revision priced each meter, and after a * each which adjustments of it were applied. variant is JSON with sorted keys: what the request was besides its model. revision is the number of its corrections; the view corrections has the figures before each.';
 
 CREATE VIEW IF NOT EXISTS corrections AS
 SELECT
@@ -175,6 +178,7 @@ SELECT
     operation,
     provider,
     model,
+    variant,
     status,
     tags,
     old_meters,
@@ -215,6 +219,7 @@ SELECT
     operation,
     provider,
     model,
+    variant,
     status,
     time,
     cost,
@@ -240,6 +245,7 @@ SELECT
     operation,
     provider,
     model,
+    variant,
     status,
     time,
     old_cost AS cost,
@@ -265,6 +271,7 @@ SELECT
     operation,
     provider,
     model,
+    variant,
     status,
     time,
     cost,

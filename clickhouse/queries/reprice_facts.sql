@@ -16,6 +16,7 @@ SELECT
     `user`,
     provider,
     model,
+    variant,
     status,
     tags,
     topic,

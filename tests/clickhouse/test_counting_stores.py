@@ -69,6 +69,7 @@ def test_a_fact_keeps_everything_that_was_decided(counting_store: CountingStore)
     """Every field, exact decimals, absent costs, empty lists: what went in comes out."""
     drawn = [
         replace(FIRST, project="p/1", environment="e", user="u", tags='{"a":"b"}', status="error"),
+        Event(4, id="e", variant='{"batch":true,"service_tier":"flex"}'),
         Event(1, id="b", usage=()),
         Event(2, id="c", usage=(("images", Decimal("0.000000001")), ("input_tokens", Decimal(10**15)))),
         Event(3, id="d", usage=(("reasoning_tokens", Decimal(3)),)),
@@ -157,7 +158,7 @@ def test_known_facts_are_those_before_the_block(counting_store: CountingStore) -
 
 def test_a_known_fact_says_all_that_a_repeat_is_judged_by(counting_store: CountingStore) -> None:
     """Place, receipt, content and quantities come back as they were stored."""
-    fact = replace(FIRST, partition=2, offset=8, index=3, of=4, tags='{"a":"b"}', user="u")
+    fact = replace(FIRST, partition=2, offset=8, index=3, of=4, tags='{"a":"b"}', user="u", variant='{"batch":true}')
     _insert(counting_store, [fact], block=6)
 
     (row,) = _known(counting_store, [fact], before=7).iter_rows(named=True)

@@ -19,6 +19,7 @@ from schemas.counted import COUNTED_EVENTS
 from schemas.frames import KINDS, LINES, PRICED_EVENTS, PricedBatch
 from schemas.price_book import PriceBook
 from schemas.records import RawRecord
+from schemas.variants import variant_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,6 +60,7 @@ class Event:
     user: str = ""
     provider: str = "openai"
     model: str = "gpt-4o-mini"
+    variant: str = ""
     status: str = "ok"
     tags: str = ""
     usage: tuple[tuple[str, Decimal], ...] = (("input_tokens", Decimal(10)),)
@@ -184,6 +186,7 @@ def make_record(events: Sequence[Event]) -> RawRecord:
 def _envelope(event: Event) -> dict[str, Any]:
     names = ("project", "api_key", "environment", "user", "provider", "model", "status")
     data: dict[str, Any] = {name: getattr(event, name) for name in names}
+    data["variant"] = variant_pairs(event.variant)
     data["usage"] = {meter: f"{quantity:f}" for meter, quantity in event.usage}
     return {
         "specversion": "1.0",

@@ -19,7 +19,8 @@ Coordinates = tuple[str, int, int, int]
 Lane = tuple[Any, ...]
 
 CONTENT = (
-    "time", "operation", "project", "api_key", "environment", "user", "provider", "model", "status", "tags",
+    "time", "operation", "project", "api_key", "environment", "user", "provider", "model", "variant", "status",
+    "tags",
 )  # fmt: skip
 LANE = ("org", "project", "api_key", "environment", "user", "operation", "provider", "model")
 

@@ -65,6 +65,7 @@ def fact(*lines: Line, **said: Any) -> dict[str, Any]:
         "user": "",
         "provider": "openai",
         "model": "gpt-4o-mini",
+        "variant": "",
         "status": "ok",
         "tags": "",
         "cost": cost,
