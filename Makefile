@@ -17,7 +17,7 @@ SYNCED := .venv/.synced
 PYTEST_OPTIONS ?=
 # Files side by side in two processes, each with a broker and a store of its own: most of a test is waiting for servers.
 TEST_PROCESSES ?= 2
-SIDE_BY_SIDE := -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## Say what there is to make.
@@ -37,7 +37,7 @@ test: jars ## Run every test but the soak, against a real Kafka and a real Click
 
 .PHONY: test-fast
 test-fast: $(SYNCED) ## Run the tests that need no server; they end in seconds.
-	$(RUN) pytest -m "not servers and not chaos and not soak" $(PYTEST_OPTIONS)
+	$(RUN) pytest -m "not servers and not chaos and not soak" $(SIDE_BY_SIDE) $(PYTEST_OPTIONS)
 
 .PHONY: check
 check: $(SYNCED) ## Look at the code without running it: format, lint, types, layers, spelling, generated files.

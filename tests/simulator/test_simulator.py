@@ -32,7 +32,6 @@ SHOW_ON_A_GOOD_DAY: Final = {
 }
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_schedule_gives_a_wrong_number(part: int) -> None:
     """Crashes, zombies, timeouts applied or not, late writes, seeks, rebalances: 0 missing, 0 doubled, 0 wrong."""
