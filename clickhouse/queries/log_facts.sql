@@ -17,6 +17,7 @@ SELECT
     `user`,
     provider,
     model,
+    variant,
     status,
     tags,
     cost,
