@@ -24,6 +24,7 @@ COMMANDS = (
     "store",
     "migrate",
     "catalog",
+    "rules",
     "worker",
     "send",
     "drain",
