@@ -12,6 +12,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+import hypothesis
 import pytest
 import urllib3
 from xdist.scheduler import LoadFileScheduling
@@ -21,6 +22,9 @@ from tests.processes import broker_process, store_process
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+# How long an example takes depends on what else the machine does: no test fails because of a clock.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 #: Files whose tests take long and share nothing: they are begun first, in this order, and given out one by one.
 LONG: Final = ("test_chaos.py", "test_simulator.py", "test_up.py", "test_demo.py")
