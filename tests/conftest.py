@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests first and one by one, then the files that need servers, then the others: no long one is left over."""
+    turns = ("chaos", "long", "servers")
 
     def turn(item: pytest.Item) -> int:
-        return 0 if item.get_closest_marker("long") else 1 if item.get_closest_marker("servers") else 2
+        return next((at for at, name in enumerate(turns) if item.get_closest_marker(name)), len(turns))
 
     items.sort(key=turn)
     for item in items:
-        if turn(item):
+        if item.get_closest_marker("long") is None:
             item.add_marker(pytest.mark.xdist_group(item.location[0]))
 
 
