@@ -37,7 +37,7 @@ test: jars ## Run every test but the soak, against a real Kafka and a real Click
 
 .PHONY: test-fast
 test-fast: $(SYNCED) ## Run the tests that need no server; they end in seconds.
-	$(RUN) pytest -m "not servers and not chaos and not soak" $(PYTEST_OPTIONS)
+	$(RUN) pytest -m "not servers and not chaos and not soak" $(SIDE_BY_SIDE) $(PYTEST_OPTIONS)
 
 .PHONY: check
 check: $(SYNCED) ## Look at the code without running it: format, lint, types, layers, spelling, generated files.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -20,7 +21,7 @@ from clickhouse.counting import insert_rows
 from pipeline.decode import decode
 from pipeline.price import compile_catalog, price
 from pipeline.route import route
-from schemas.records import RawRecord
+from schemas.records import RawRecords
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -86,12 +87,7 @@ class PriceAgent:
     ) -> tuple[list[tuple[int, bytes]], list[Reject], int]:
         topic = self._wiring.topics.events
         cpu = time.thread_time()
-        records = [
-            RawRecord(topic, chunk.tp.partition, record.offset, record.timestamp, record.value, record.headers)
-            for chunk in chunks
-            for record in chunk.records
-        ]
-        decoded = decode(records, limits=self._wiring.event_limits)
+        decoded = decode(_raw_records(topic, chunks), limits=self._wiring.event_limits)
         cpu = self._spent("decode", cpu)
         priced = price(decoded.events, decoded.usage, book=catalog)
         cpu = self._spent("price", cpu)
@@ -131,3 +127,15 @@ class PriceAgent:
 
     async def _retry(self, action: Callable[[], Awaitable[Any]], *, what: str) -> Any:
         return await until_done(action, what=what, should_stop=self._should_stop, metrics=self._metrics)
+
+
+def _raw_records(topic: str, chunks: Sequence[Chunk]) -> RawRecords:
+    records = [record for chunk in chunks for record in chunk.records]
+    return RawRecords(
+        topic,
+        [partition for chunk in chunks for partition in repeat(chunk.tp.partition, len(chunk.records))],
+        [record.offset for record in records],
+        [record.timestamp for record in records],
+        [record.value for record in records],
+        [record.headers for record in records],
+    )

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.decoding.reading import Mode, mode_of
 from schemas.event import BATCH_EVENTS_MAX, SPEC_VERSION, VALUE_BYTES_MAX
+from schemas.records import RawRecords
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -79,6 +80,8 @@ class RecordColumns:
     @classmethod
     def of(cls, records: Sequence[RawRecord]) -> RecordColumns:
         """The columns of the records."""
+        if isinstance(records, RawRecords):
+            return cls(records.partition, records.offset, records.timestamp_ms, records.value, records.headers)
         if not records:
             return cls((), (), (), (), ())
         _, partition, offset, timestamp_ms, value, headers = zip(*records, strict=True)

@@ -15,6 +15,7 @@ from polars.testing import assert_frame_equal
 from pipeline.decode import Decoded, Limits, decode, decode_one
 from pipeline.decoding.columns import read_columns
 from pipeline.decoding.frames import part_of
+from schemas.records import RawRecords
 from schemas.rejects import Reject
 from schemas.vocabularies import VOCABULARIES
 from tests.pipeline.event_examples import (
@@ -44,11 +45,16 @@ def assert_paths_agree(records: Sequence[RawRecord]) -> None:
     accepted = [outcome for outcome in outcomes if isinstance(outcome, Decoded)]
     expected = part_of(accepted, np.zeros(len(accepted), np.int64))
 
-    batch = decode(records, limits=LIMITS)
+    batch = decode(in_columns(records), limits=LIMITS)
 
     assert batch.rejects == [outcome for outcome in outcomes if isinstance(outcome, Reject)]
     assert_frame_equal(batch.events, expected.events)
     assert_frame_equal(batch.usage, expected.usage)
+
+
+def in_columns(records: Sequence[RawRecord]) -> RawRecords:
+    """The records as the price agent hands them over."""
+    return RawRecords(records[0].topic, *(list(column) for column in list(zip(*records, strict=True))[1:]))
 
 
 # --- values: valid ones, wrong ones and hostile ones ----------------------------------------------------------------
@@ -259,6 +265,18 @@ def records(draw: st.DrawFn) -> RawRecord:
 def test_both_paths_agree_on_any_records(some: list[RawRecord]) -> None:
     """Valid, mutated and hostile ones, in all modes, side by side in one batch."""
     assert_paths_agree([record._replace(offset=offset) for offset, record in enumerate(some)])
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(st.lists(records(), min_size=1, max_size=6))
+def test_records_in_columns_are_the_records(some: list[RawRecord]) -> None:
+    """One by one, in slices, and decoded."""
+    some = [record._replace(offset=offset, partition=offset % 3) for offset, record in enumerate(some)]
+    columns = in_columns(some)
+
+    assert list(columns) == some
+    assert columns[1:] == some[1:]
+    assert_frame_equal(decode(columns, limits=LIMITS).events, decode(some, limits=LIMITS).events)
 
 
 FIELDS: dict[str, st.SearchStrategy[Any]] = {

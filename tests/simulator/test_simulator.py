@@ -11,6 +11,8 @@ from tests.simulator.processes import ROOT, reproduced_by, run_in_processes, sim
 from tests.simulator.schedules import Tally, run_schedules, trace_of
 from tests.simulator.setting import PLAIN, Setting
 
+pytestmark = pytest.mark.long
+
 SCHEDULES: Final = 20_000
 PARTS: Final = 5  # which can be played side by side
 SOAK_SCHEDULES: Final = 300_000
@@ -32,7 +34,6 @@ SHOW_ON_A_GOOD_DAY: Final = {
 }
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_schedule_gives_a_wrong_number(part: int) -> None:
     """Crashes, zombies, timeouts applied or not, late writes, seeks, rebalances: 0 missing, 0 doubled, 0 wrong."""
