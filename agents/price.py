@@ -87,7 +87,7 @@ class PriceAgent:
     ) -> tuple[list[tuple[int, bytes]], list[Reject], int]:
         topic = self._wiring.topics.events
         cpu = time.thread_time()
-        decoded = decode(_raw_records(topic, chunks), limits=self._wiring.event_limits)
+        decoded = decode(raw_records(topic, chunks), limits=self._wiring.event_limits)
         cpu = self._spent("decode", cpu)
         priced = price(decoded.events, decoded.usage, book=catalog)
         cpu = self._spent("price", cpu)
@@ -129,11 +129,17 @@ class PriceAgent:
         return await until_done(action, what=what, should_stop=self._should_stop, metrics=self._metrics)
 
 
-def _raw_records(topic: str, chunks: Sequence[Chunk]) -> RawRecords:
-    records = [record for chunk in chunks for record in chunk.records]
+def raw_records(topic: str, chunks: Sequence[Chunk]) -> RawRecords:
+    """The records of these chunks by raw partition, those of one partition as they came.
+
+    So the events of a block stand in the order of their raw coordinates, which is all that the store knows of it: what
+    is asked of the store by place in the log is what was judged event by event.
+    """
+    in_order = sorted(chunks, key=lambda chunk: chunk.tp.partition)
+    records = [record for chunk in in_order for record in chunk.records]
     return RawRecords(
         topic,
-        [partition for chunk in chunks for partition in repeat(chunk.tp.partition, len(chunk.records))],
+        [partition for chunk in in_order for partition in repeat(chunk.tp.partition, len(chunk.records))],
         [record.offset for record in records],
         [record.timestamp for record in records],
         [record.value for record in records],

@@ -50,15 +50,23 @@ TOP_MAX: Final = 5
 
 def transitions(log: Iterable[dict[str, Any]], *, currency: str = "USD") -> list[dict[str, Any]]:
     """Every transition of every alert of this log, in the order in which it happens."""
+    return [alert for said in transitions_by_entry(log, currency=currency) for alert in said]
+
+
+def transitions_by_entry(log: Iterable[dict[str, Any]], *, currency: str = "USD") -> list[list[dict[str, Any]]]:
+    """The same by entry of the log."""
     model = _Model(currency)
+    by_entry = []
     for entry in log:
+        before = len(model.said)
         if "rules" in entry:
             model.change_rules(entry["rules"])
         for event in entry.get("events", ()):
             model.count(event)
         if "corrections" in entry:
             model.correct(entry["corrections"])
-    return model.said
+        by_entry.append(model.said[before:])
+    return by_entry
 
 
 def events_of(batch: PricedBatch) -> list[Event]:

@@ -10,20 +10,26 @@ import polars as pl
 import pytest
 
 from pipeline import count as count_module
+from pipeline import judge_calendar
 from pipeline.dedupe import Decision, dedupe
+from pipeline.judge_calendar import CalendarJudge
 from pipeline.memory_store import ReplacingTable
+from pipeline.page import Page
 from schemas.counted import QUANTITY_LISTS, SUMS
 from tests.simulator.bugs import Bug
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from pipeline.measure import Judged
     from pipeline.memory_store import Row
 
 #: No raw partition of a world is that long.
 ELSEWHERE: Final = 1_000_000
 
 _WITHIN_LIMIT: Final = count_module._within_limit
+_FLAT: Final = Page.flat
+_WALK: Final = CalendarJudge._walk
 
 
 @contextmanager
@@ -38,6 +44,10 @@ def planted_in_stages(bug: Bug | None) -> Iterator[None]:
             patch.setattr(count_module, "_cut_short", _never_cut_short)
         if bug is Bug.FORGOTTEN_IS_ZERO:
             patch.setattr(count_module, "_within_limit", _still_loaded)
+        if bug is Bug.FIRED_IN_PLACE:
+            patch.setattr(Page, "flat", _not_copied)
+        if bug is Bug.JUDGED_AT_THE_END:
+            patch.setattr(CalendarJudge, "_walk", _walk_at_the_end)
         yield
 
 
@@ -63,6 +73,27 @@ def _never_cut_short(_asked: Any, hashes: Any, _known: Any, *, since: Any) -> An
 
 def _still_loaded(totals: pl.DataFrame, loaded: pl.DataFrame, *, rows_max: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     return _WITHIN_LIMIT(totals, loaded, rows_max=rows_max)[0], loaded
+
+
+class _NotCopied(np.ndarray[Any, Any]):
+    def copy(self, order: Any = "C") -> Any:
+        _ = order
+        return self
+
+
+def _not_copied(self: Page, name: str, dtype: Any) -> Any:
+    return _FLAT(self, name, dtype).view(_NotCopied)
+
+
+def _walk_at_the_end(
+    self: CalendarJudge, judged: Judged, page: Page, at: int, rows: Any, *, start: int, fired: int
+) -> int:
+    sums = judge_calendar.sums_at(judged, page, at)
+    for row in rows[:-1].tolist():
+        sums = sums.plus(self.facts.sums(row, judged))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge_calendar, "sums_at", lambda *_: sums)
+        return _WALK(self, judged, page, at, rows[-1:], start=start, fired=fired)
 
 
 class LastWriteStays(ReplacingTable):

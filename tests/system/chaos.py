@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from tests.processes import broker_process, store_process
+from tests.system.alerting import EDITED_RULES, RULES, check_alerts
 from tests.system.events import EventStream
 from tests.system.installation import SESSION_SECONDS, WORKER, Fleet, Installation, Worker, wait_until
 from tests.system.oracle import Differences, Expected, differences, expect
@@ -84,6 +86,7 @@ class Verdict:
     expected: Expected
     facts: int
     aborted: int
+    alerts: dict[str, int] = field(default_factory=dict)  # by transition
     drain: str = ""
     audit: str = ""
     blows: list[Fault] = field(default_factory=list)
@@ -104,6 +107,7 @@ class Verdict:
             "events sent": f"{sent.events}: {len(sent.refused)} to refuse, {sent.repeats} repeats, {sent.late} late",
             "records aborted": self.aborted,
             "facts": self.facts,
+            "alerts": self.alerts,
             "faults": kinds,
             "kills that hit work in flight": f"{bitten} of {len(self.hits)}",
             self.aim.value: self.hits,
@@ -137,6 +141,7 @@ class Run:
         bootstrap = self._broker.wait_until_ready()["bootstrap"]
         installation = Installation(self._folder, bootstrap, self._store.wait_until_ready()["url"])
         installation.set_up(catalog=BOOK, partitions=PARTITIONS)
+        installation.apply(RULES)
         records = iter(EventStream(random.Random(self._plan.seed), now=lambda: datetime.now(UTC)))
         load = Load(
             bootstrap, installation.topics.events, partitions=PARTITIONS, records=records, seed=self._plan.seed
@@ -145,7 +150,11 @@ class Run:
             fleet.start()
             load.start(events_per_second=self._plan.events_per_second)
             _wait_for_progress(installation, fleet)
-            for fault in self._plan.schedule(self._random):
+            faults = self._plan.schedule(self._random)
+            for fault in faults[: len(faults) // 2]:
+                self._strike(fault, installation, fleet)
+            installation.apply(EDITED_RULES)
+            for fault in faults[len(faults) // 2 :]:
                 self._strike(fault, installation, fleet)
             self._wait_for_load(load, fleet)
             load.stop()
@@ -181,6 +190,9 @@ class Run:
         )  # fmt: skip
         counted, restored = fleet.lines("batch_counted"), fleet.lines("partition_restored")
         found = differences(expected, views, topic=topics.events)
+        alerts = check_alerts(
+            found, bootstrap=installation.bootstrap, store_url=installation.store_url, topics=topics
+        )  # fmt: skip
         lost = set(load.sent) - expected.numbers
         for number in sorted(lost):
             found.add("the log: missing", f"record {number} was acknowledged and is not in the raw topic")
@@ -189,6 +201,7 @@ class Run:
             differences=found,
             expected=expected,
             facts=len(views.facts),
+            alerts=dict(Counter(alert["transition"] for alert in alerts)),
             aborted=load.aborted,
             blows=self._blows,
             aim=self._plan.aim,

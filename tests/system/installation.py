@@ -81,9 +81,13 @@ class Installation:
         """Topics, tables and, when given, prices."""
         self.done("migrate", "--partitions", str(partitions))
         if catalog is not None:
-            path = self.folder / "catalog.yaml"
-            path.write_text(catalog, encoding="utf-8")
-            self.done("catalog", "apply", str(path))
+            self.apply(catalog)
+
+    def apply(self, catalog: str) -> None:
+        """Puts prices or rules into force."""
+        path = self.folder / "catalog.yaml"
+        path.write_text(catalog, encoding="utf-8")
+        self.done("catalog", "apply", str(path))
 
     def committed(self, topic: str) -> dict[int, int]:
         """The group's committed offsets by partition; 0 where nothing was committed yet. Joins no group."""

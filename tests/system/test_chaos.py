@@ -44,6 +44,8 @@ def holds(verdict: Verdict) -> None:
     assert not verdict.drain
     assert not verdict.audit
     assert set(verdict.exit_codes) == {0}
+    assert verdict.alerts["fired"] > 100
+    assert verdict.alerts["superseded"] > 0
 
 
 def test_without_faults_the_numbers_are_right_and_nothing_is_read_twice(tmp_path: Path) -> None:
