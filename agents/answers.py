@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from clickhouse.corrections import states_before
 from clickhouse.counting import identities_before, known_facts, totals_before
 from clickhouse.judging import in_force_before, last_facts, latest_alerts, newest_times, window_sums
 from pipeline.alert_steps import AlertQuestion, AskAlerts, AskInForce, AskLastFacts, AskNewest, AskSums
+from pipeline.correct import AskStates
 from pipeline.count import AskIdentities, AskKnown, AskTotals, IdentitiesAnswer
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ def answer(question: Question, store: Store) -> Any:
                 times=question.times,
                 settled_since=question.settled_since,
             )
+        case AskStates():
+            return states_before(store, **place, hashes=question.hashes, orgs=question.orgs, times=question.times)
         case AskTotals():
             return totals_before(store, **place, pairs=question.pairs)
         case _:

@@ -4,6 +4,7 @@ It carries out the steps of ``pipeline/count.py`` in their order and decides not
 go through the steps side by side, so that each step is one insert:
 
     chunks of usage.priced → (restore) → dedupe → facts → repeats → conflicts → alerts → totals → swap memory → ack
+    control blocks → what is in force → alerts; correction blocks → corrections → totals
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from agents.answers import answer as answer_of
 from agents.rejects import reject_messages, reject_rows
 from agents.retrying import until_done
 from clickhouse.client import Store
+from clickhouse.corrections import insert_corrections
 from clickhouse.counting import insert_facts, insert_rows, insert_totals, newest_block
 from pipeline.alert_steps import InsertAlerts, InsertControls, PublishAlerts
 from pipeline.alerts import alert_messages, latest_by_id
-from pipeline.block import CONTROL_HEADER, Block, merge
+from pipeline.block import CONTROL_HEADER, CORRECTION_HEADER, Block, merge
 from pipeline.conflicts import conflict_reject
+from pipeline.correct import InsertCorrections
 from pipeline.count import (
     WRITES,
     Counted,
@@ -165,6 +168,9 @@ class CountAgent:
                 conflicts = pl.concat([step.conflicts for step in steps if isinstance(step, PublishConflicts)])
                 if conflicts.height:
                     await self._publish_conflicts(conflicts)
+            case InsertCorrections():
+                corrections = pl.concat([step.corrections for step in steps if isinstance(step, InsertCorrections)])
+                await self._insert(lambda store: insert_corrections(store, corrections))
             case InsertTotals():
                 totals = pl.concat([step.totals for step in steps if isinstance(step, InsertTotals)])
                 if totals.height:
@@ -255,6 +261,15 @@ class CountAgent:
         metrics.events.labels("conflict").inc(conflicts)
         metrics.rejected.labels("conflict").inc(conflicts)
         metrics.replays.inc(sum(one.replays for one in counted))
+        corrections = {
+            "applied": sum(one.corrected.corrections.height for one in counted),
+            "unchanged": sum(one.corrected.unchanged for one in counted),
+            "unknown": sum(one.corrected.unknown for one in counted),
+        }
+        for outcome, number in corrections.items():
+            metrics.corrections.labels(outcome).inc(number)
+        if any(corrections.values()):
+            log.info("corrections_counted", **corrections)
         for one in counted:
             events = one.facts.events
             if not events.height:
@@ -308,6 +323,7 @@ def _blocks_by_partition(chunks: list[Chunk]) -> dict[int, list[Block]]:
                 record.timestamp,
                 record.value or b"",
                 control=any(name == CONTROL_HEADER for name, _ in record.headers),
+                correction=next((value for name, value in record.headers if name == CORRECTION_HEADER), None),
             )
             for record in chunk.records
         )

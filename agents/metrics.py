@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 OUTCOMES: Final = ("counted", "duplicate", "conflict", "rejected")
+CORRECTION_OUTCOMES: Final = ("applied", "unchanged", "unknown")
 STEPS: Final = ("decode", "price", "route", "produce", "read", "dedupe", "fold", "store")
 SECONDS_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300)
 
@@ -64,6 +65,9 @@ class Metrics:
         )  # fmt: skip
         self.replays = Counter(
             "tally_replayed_events_total", "Events read again after a crash; they leave no trace.", registry=registry
+        )
+        self.corrections = Counter(
+            "tally_corrections_total", "Corrections by what became of them.", ["outcome"], registry=registry
         )
         self.rejected = Counter("tally_rejected_total", "Refused events by reason.", ["reason"], registry=registry)
         self.unpriced = Counter(
@@ -131,6 +135,8 @@ class Metrics:
         self.build.info({"version": version("tallyhouse"), "python": platform.python_version()})
         for outcome in OUTCOMES:
             self.events.labels(outcome)
+        for outcome in CORRECTION_OUTCOMES:
+            self.corrections.labels(outcome)
         for reason in Reason:
             self.rejected.labels(reason.value)
         for transition in TRANSITIONS:

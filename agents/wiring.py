@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pipeline.count import CountLimits
     from pipeline.decode import Limits
     from schemas.topics import Topics
+
+#: No block of ``usage.priced`` is longer, of whatever kind.
+BLOCK_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Wiring:
     audit_seconds: float  # 0 is never
     log_view: LogView  # for the auditor
     state_dir: Path  # Faust makes a folder there; nothing in it matters
-    block_bytes_max: int = 4 * 1024 * 1024
+    block_bytes_max: int = BLOCK_BYTES_MAX
 
     @property
     def faust_broker(self) -> str:

@@ -51,7 +51,7 @@ COST_DECIMALS: Final = 12
 TOTAL_COLUMNS: Final = (
     *("org", "hour", "project", "api_key", "environment", "`user`", "operation", "provider", "model"),
     *("requests", "ok", "failed", "unpriced", "cost", "failed_cost", "newest_time"),
-    *("meters", "names", "quantities", "billed_quantities", "costs", "unpriced_events"),
+    *("meters", "names", "quantities", "billed_quantities", "costs", "unpriced_events", "events"),
     *("block_partition", "version"),
 )
 DIFFERS: Final = "(facts_behind > 0 OR NOT sums_equal OR NOT quantities_equal)"
@@ -515,7 +515,7 @@ def _sums(row: Mapping[str, Any]) -> str:
 
 
 def _first_line(row: Mapping[str, Any]) -> str:
-    columns = ("meters", "names", "quantities", "billed_quantities", "costs", "unpriced_events")
+    columns = ("meters", "names", "quantities", "billed_quantities", "costs", "unpriced_events", "events")
     rebuilt = {line[:2]: line for line in zip(*(row[column] for column in columns), strict=True)}
     stored = {tuple(line[:2]): tuple(line) for line in row["stored_lines"]}
     meter, name = next(key for key in sorted(stored | rebuilt) if stored.get(key) != rebuilt.get(key))
@@ -525,9 +525,9 @@ def _first_line(row: Mapping[str, Any]) -> str:
 def _line(line: Sequence[Any] | None) -> str:
     if line is None:
         return "nothing"
-    _, _, quantity, billed, cost, unpriced_events = line
+    _, _, quantity, billed, cost, unpriced_events, events = line
     money = "no cost" if cost is None else f"cost {cost:f}"
-    return f"{quantity:f} used, {billed:f} billed, {money}, {unpriced_events} events unpriced"
+    return f"{quantity:f} used, {billed:f} billed, {money}, {unpriced_events} of {events} events unpriced"
 
 
 def _total_checks(sums: _Lanes, differences: Mapping[str, Sequence[str]]) -> list[Check]:

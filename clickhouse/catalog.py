@@ -42,6 +42,7 @@ PRICE_ROWS: Final = pa.schema(
         ("operation", pa.string()),
         ("provider", pa.string()),
         ("model", pa.string()),
+        ("variant", pa.string()),
         ("meter", pa.string()),
         ("name", pa.string()),
         ("price", _MONEY),
@@ -49,6 +50,26 @@ PRICE_ROWS: Final = pa.schema(
         ("valid_from", _INSTANT),
         ("valid_until", _INSTANT),
         ("bill", pa.string()),
+        ("body", pa.string()),
+    ]
+)
+
+ADJUSTMENT_ROWS: Final = pa.schema(
+    [
+        ("book", pa.string()),
+        ("revision", pa.uint32()),
+        ("row", pa.uint32()),
+        ("adjustment_id", pa.string()),
+        ("applied_at", _INSTANT),
+        ("org", pa.string()),
+        ("operation", pa.string()),
+        ("provider", pa.string()),
+        ("model", pa.string()),
+        ("variant", pa.string()),
+        ("meter", pa.string()),
+        ("multiplier", _MONEY),
+        ("valid_from", _INSTANT),
+        ("valid_until", _INSTANT),
         ("body", pa.string()),
     ]
 )
@@ -66,9 +87,11 @@ class StoredRevision:
 
 
 def write_revision(store: Store, content: PriceBook | RuleSet, *, kind: str, applied_at: datetime) -> None:
-    """Stores one applied revision and its price rows; twice changes nothing."""
+    """Stores one applied revision with its prices and adjustments; twice changes nothing."""
     if isinstance(content, PriceBook) and content.prices:
         store.insert("price_rows", _price_rows(content, applied_at))
+    if isinstance(content, PriceBook) and content.adjustments:
+        store.insert("adjustment_rows", _adjustment_rows(content, applied_at))
     row = {
         "name": content.name,
         "revision": content.revision,
@@ -92,6 +115,7 @@ def _price_rows(book: PriceBook, applied_at: datetime) -> pa.Table:
             "operation": price.operation,
             "provider": price.provider,
             "model": price.model,
+            "variant": price.variant.text,
             "meter": price.meter,
             "name": price.invoice_name,
             "price": price.price,
@@ -106,6 +130,30 @@ def _price_rows(book: PriceBook, applied_at: datetime) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=PRICE_ROWS)
 
 
+def _adjustment_rows(book: PriceBook, applied_at: datetime) -> pa.Table:
+    rows = [
+        {
+            "book": book.name,
+            "revision": book.revision,
+            "row": place + 1,
+            "adjustment_id": book.adjustment_id(place),
+            "applied_at": applied_at,
+            "org": entry.org,
+            "operation": entry.operation,
+            "provider": entry.provider,
+            "model": entry.model,
+            "variant": entry.variant.text,
+            "meter": entry.meter,
+            "multiplier": entry.multiplier,
+            "valid_from": entry.from_,
+            "valid_until": entry.until,
+            "body": canonical_json(entry.content()),
+        }
+        for place, entry in enumerate(book.adjustments)
+    ]
+    return pa.Table.from_pylist(rows, schema=ADJUSTMENT_ROWS)
+
+
 def newest_revisions(store: Store) -> dict[str, StoredRevision]:
     """The newest revision of every name that was ever stored."""
     sql = """
@@ -115,6 +163,12 @@ def newest_revisions(store: Store) -> dict[str, StoredRevision]:
         LIMIT 1 BY name
     """
     return {row["name"]: StoredRevision(**row) for row in store.rows(sql)}
+
+
+def books_in_force(store: Store) -> list[PriceBook]:
+    """The newest revision of every price book, by name."""
+    found = newest_revisions(store).values()
+    return [PriceBook.from_json(revision.body) for revision in found if revision.kind == "price_book"]
 
 
 def stored_revision(store: Store, name: str, *, revision: int) -> StoredRevision | None:

@@ -32,8 +32,8 @@ _KIND_BITS: Final = 31
 
 #: Dictionary-encoded Arrow strings cost less to send and to read than plain ones.
 _DICTIONARY_COLUMNS: Final = (
-    "org", "source", "project", "api_key", "environment", "user", "operation", "provider", "model", "status",
-    "pricing", "topic", "kind", "first_topic", "reason",
+    "org", "source", "project", "api_key", "environment", "user", "operation", "provider", "model", "variant",
+    "status", "pricing", "topic", "kind", "first_topic", "reason", "lines", "old_pricing", "old_lines", "run", "books",
 )  # fmt: skip
 
 

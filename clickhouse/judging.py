@@ -85,7 +85,7 @@ def window_sums(  # noqa: PLR0913 -- the question's own parts
     }
     if grain == "minute":
         asked |= {"to_seconds": max(starts) // _MICRO + 60, "in_hours": False, "ahead_orgs": [], "ahead_hours": []}
-        return _added(_of_facts(store, asked), names=names)
+        return _sums(store, "window_sums_of_facts", asked)
     ahead = store.rows(query("hours_ahead"), asked)
     asked |= {"ahead_orgs": [row["org"] for row in ahead], "ahead_hours": [row["hour_seconds"] for row in ahead]}
     sums = _sums(store, "window_sums", asked)
@@ -93,7 +93,7 @@ def window_sums(  # noqa: PLR0913 -- the question's own parts
         return sums
     hours = asked["ahead_hours"]
     spans = {"in_hours": True, "from_seconds": min(hours), "to_seconds": max(hours) + HOUR_SECONDS}
-    return _added([sums, *_of_facts(store, {**asked, **spans})], names=names)
+    return _added([sums, _sums(store, "window_sums_of_facts", {**asked, **spans})], names=names)
 
 
 def latest_alerts(  # noqa: PLR0913 -- the question's own parts
@@ -149,11 +149,6 @@ def last_facts(store: Store, *, partition: int, before: int, scope: str, spans: 
 def _sums(store: Store, name: str, asked: dict[str, Any]) -> pl.DataFrame:
     answer = store.arrow(query(name), asked)
     return framed(answer.rename_columns([column.removesuffix("_sum") for column in answer.column_names]), WINDOW_SUMS)
-
-
-def _of_facts(store: Store, asked: dict[str, Any]) -> list[pl.DataFrame]:
-    """What facts add to windows, and what corrections moved."""
-    return [_sums(store, "window_sums_of_facts", asked), _sums(store, "window_corrections", asked)]
 
 
 def _added(parts: Sequence[pl.DataFrame], *, names: Sequence[str]) -> pl.DataFrame:

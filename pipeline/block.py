@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 FORMAT: Final = b"priced.v1"
 CONTROL_HEADER: Final = "control"
+#: Marks a block whose events were counted before: it restates what they cost (``correct.py`` says how).
+CORRECTION_HEADER: Final = "correction"
 
 #: Columns with few distinct values per block: written once each, pointed at by the rows.
 DICTIONARY_COLUMNS: Final = (
-    "org", "source", "operation", "project", "api_key", "environment", "user", "provider", "model", "status", "tags",
-    "pricing",
+    "org", "source", "operation", "project", "api_key", "environment", "user", "provider", "model", "variant", "status",
+    "tags", "pricing",
 )  # fmt: skip
 
 _WRITE_OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
@@ -37,13 +39,22 @@ _READ_OPTIONS: Final = pa.ipc.IpcReadOptions(use_threads=False)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One record of ``usage.priced`` as it was read: its place, its append time and its bytes."""
+    """One record of ``usage.priced`` as it was read: its place, its append time and its bytes.
+
+    ``correction`` is the value of that header: which run restates, and why; None for every other block.
+    """
 
     partition: int
     offset: int
     timestamp_ms: int
     value: bytes
     control: bool = False
+    correction: bytes | None = None
+
+    @property
+    def is_correction(self) -> bool:
+        """Whether its events were counted before."""
+        return self.correction is not None
 
 
 def encode_block(batch: PricedBatch, *, topic: str) -> bytes:

@@ -13,26 +13,34 @@ from pydantic import BaseModel, ValidationError
 from pipeline.catalog_yaml import Mistakes, Node, read_yaml
 from schemas.catalog_file import CatalogFile, spell_start
 from schemas.period_prices import PeriodPrice, overlapping_months, spell_month
-from schemas.price_book import Price, PriceBook, overlapping_pairs
+from schemas.price_book import Adjustment, Price, PriceBook, overlapping_pairs
 from schemas.rules import DEFAULT_RULE_SET, Rule, RuleSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-BOOK_KEYS: Final = ("price_book", "currency", "prices", "period_prices", "ignore")
+BOOK_KEYS: Final = (
+    "price_book", "currency", "prices", "period_prices", "adjustments", "provider_aliases", "ignore"
+)  # fmt: skip
 RULE_KEYS: Final = ("rule_set", "rules")
 #: Set when a catalog is applied, never written by hand.
 _GIVEN_BY_APPLY: Final = "revision"
 
+_NO_LINES: Final[dict[str, tuple[int, ...]]] = {}
+
 _NOUNS: Final = {
     Price: "price",
     PeriodPrice: "period price",
+    Adjustment: "adjustment",
     PriceBook: "price book",
     Rule: "rule",
     RuleSet: "rule set",
 }
 
-Row = TypeVar("Row", Price, PeriodPrice, Rule)
+#: How pydantic calls the key of an entry, where it is the key that is wrong.
+_KEY_STEP: Final = "[key]"
+
+Row = TypeVar("Row", Price, PeriodPrice, Adjustment, Rule)
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -45,17 +53,10 @@ def load_catalog_file(text: str, *, filename: str) -> CatalogFile:
     mistakes = Mistakes(filename=filename)
     root = read_yaml(text, mistakes=mistakes)
     top = _top_level(root, mistakes)
-    book, price_lines, period_lines = _read_book(root, mistakes) if top & set(BOOK_KEYS) else (None, (), ())
+    book, lines = _read_book(root, mistakes) if top & set(BOOK_KEYS) else (None, _NO_LINES)
     rules, rule_lines = _read_rules(root, mistakes) if top & set(RULE_KEYS) else (None, ())
     mistakes.raise_if_any()
-    return CatalogFile(
-        filename=filename,
-        price_book=book,
-        rule_set=rules,
-        price_lines=price_lines,
-        period_price_lines=period_lines,
-        rule_lines=rule_lines,
-    )
+    return CatalogFile(filename=filename, price_book=book, rule_set=rules, rule_lines=rule_lines, **lines)
 
 
 def _top_level(root: Node, mistakes: Mistakes) -> set[str]:
@@ -71,7 +72,8 @@ def _top_level(root: Node, mistakes: Mistakes) -> set[str]:
     return set(root.entries) & set(known)
 
 
-def _read_book(root: Node, mistakes: Mistakes) -> tuple[PriceBook | None, tuple[int, ...], tuple[int, ...]]:
+def _read_book(root: Node, mistakes: Mistakes) -> tuple[PriceBook | None, dict[str, tuple[int, ...]]]:
+    """Gives the book, and the lines of its rows by what ``CatalogFile`` calls them."""
     for key in ("price_book", "currency", "prices"):
         if key not in (root.entries or {}):
             mistakes.add(
@@ -86,13 +88,19 @@ def _read_book(root: Node, mistakes: Mistakes) -> tuple[PriceBook | None, tuple[
             f"{spell_start(instant)}: let one end (`until`) when the other begins (`from`), or make it more specific",
         )
     periods = _read_period_prices(root, mistakes)
-    head = {"name": "price_book", "currency": "currency", "ignore": "ignore"}
+    adjustments = _read_adjustments(root, mistakes)
+    head = {key: key for key in ("currency", "provider_aliases", "ignore")} | {"name": "price_book"}
     rows = {
-        "prices": tuple(price for _, price in prices),
-        "period_prices": tuple(price for _, price in periods),
+        "prices": tuple(row for _, row in prices),
+        "period_prices": tuple(row for _, row in periods),
+        "adjustments": tuple(row for _, row in adjustments),
     }
     book = _read_head(root, PriceBook, head, mistakes, rows=rows)
-    return book, tuple(node.line for node, _ in prices), tuple(node.line for node, _ in periods)
+    return book, {
+        "price_lines": tuple(node.line for node, _ in prices),
+        "period_price_lines": tuple(node.line for node, _ in periods),
+        "adjustment_lines": tuple(node.line for node, _ in adjustments),
+    }
 
 
 def _read_period_prices(root: Node, mistakes: Mistakes) -> list[tuple[Node, PeriodPrice]]:
@@ -103,6 +111,18 @@ def _read_period_prices(root: Node, mistakes: Mistakes) -> list[tuple[Node, Peri
             (second_node.line, second_node.column),
             f"this period price for {price.meter} is as specific as the one in line {first_node.line}; both apply "
             f"{spell_month(month)}: let one end (`until`) when the other begins (`from`), or make it more specific",
+        )
+    return rows
+
+
+def _read_adjustments(root: Node, mistakes: Mistakes) -> list[tuple[Node, Adjustment]]:
+    rows = _read_rows(root, "adjustments", Adjustment, mistakes)
+    for first, second, instant in overlapping_pairs([adjustment for _, adjustment in rows]):
+        (first_node, _), (second_node, _) = rows[first], rows[second]
+        mistakes.add(
+            (second_node.line, second_node.column),
+            f"this adjustment is as specific as the one in line {first_node.line}, for the same variant; both apply "
+            f"{spell_start(instant)}: let one end (`until`) when the other begins (`from`), or make it more specific",
         )
     return rows
 
@@ -191,7 +211,7 @@ def _validated(
 
 
 def _sentence(model: type[BaseModel], path: tuple[str | int, ...], detail: Mapping[str, Any]) -> str:
-    words = [str(step) for step in path if isinstance(step, str)]
+    words = [str(step) for step in path if isinstance(step, str) and step != _KEY_STEP]
     subject = f"`{'.'.join(words)}`" if words else f"this {_NOUNS[model]}"
     match detail["type"]:
         case "missing":
@@ -204,7 +224,7 @@ def _sentence(model: type[BaseModel], path: tuple[str | int, ...], detail: Mappi
             verdict = f"must be {detail['ctx']['expected']}"
         case "tuple_type":
             verdict = "must be a list"
-        case "model_type" | "model_attributes_type":
+        case "model_type" | "model_attributes_type" | "dict_type":
             verdict = "must be a mapping"
         case _:  # mostly a sentence of ours
             verdict = detail["msg"]

@@ -7,9 +7,11 @@ the executable specification (pipeline/replay.py) and the crash simulator in the
     identities before n  →  dedupe (questions to the store carry ``block < n``)  →  facts  →  repeats  →  conflicts
     →  fold on a copy  →  judge  →  alerts stored, then published  →  totals at version m  →  new state
 
-A control block changes the rules at its place in the log, so it is a run of its own between the blocks around it:
+Control blocks and correction blocks change the rules and the figures at their place in the log, so they are runs of
+their own between the blocks around them:
 
     control block  →  judge live windows  →  what is in force stored  →  alerts stored, then published  →  new state
+    correction blocks  →  corrections  →  fold on a copy  →  judge  →  alerts  →  totals at version m  →  new state
 
 The state is handed back at the end, after every write succeeded; a crash before that leaves the old state untouched.
 """
@@ -26,10 +28,11 @@ import polars as pl
 
 from pipeline.alert_steps import AlertQuestion, InsertAlerts, InsertControls, PublishAlerts
 from pipeline.block import Block, decode_blocks, merge
+from pipeline.correct import AskStates, Corrected, InsertCorrections, correct, fold_corrections, together
 from pipeline.dedupe import dedupe
 from pipeline.fold import fold
 from pipeline.identities import Identities, Segment, identity_hashes
-from pipeline.judge import WINDOWS_MAX, judge, judge_control
+from pipeline.judge import WINDOWS_MAX, judge, judge_control, judge_corrections
 from pipeline.judge_memory import NOTHING_KNOWN, JudgeMemory
 from pipeline.route import take
 from schemas.alerting import ALERTS
@@ -159,13 +162,23 @@ class InsertTotals:
     totals: pl.DataFrame
 
 
-Question = AskIdentities | AskKnown | AskTotals | AlertQuestion
-Write = InsertFacts | InsertRepeats | PublishConflicts | InsertControls | InsertAlerts | PublishAlerts | InsertTotals
+Question = AskIdentities | AskKnown | AskStates | AskTotals | AlertQuestion
+Write = (
+    InsertFacts
+    | InsertRepeats
+    | PublishConflicts
+    | InsertCorrections
+    | InsertControls
+    | InsertAlerts
+    | PublishAlerts
+    | InsertTotals
+)
 Step = Question | Write
 
 #: The writes of a run, in their order. A run leaves out what it has nothing for.
 WRITES: Final = (
-    InsertFacts, InsertRepeats, PublishConflicts, InsertControls, InsertAlerts, PublishAlerts, InsertTotals,
+    InsertFacts, InsertRepeats, PublishConflicts, InsertCorrections, InsertControls, InsertAlerts, PublishAlerts,
+    InsertTotals,
 )  # fmt: skip
 
 
@@ -182,11 +195,14 @@ def count(
     in_order = all(one.offset < following.offset for one, following in pairwise(blocks))
     assert in_order, "blocks that do not follow each other"  # noqa: S101 -- likewise: m would not be the last one
     counted: list[Counted] = []
-    for is_control, run in groupby(blocks, key=lambda block: block.control):
+    for (is_control, is_correction), run in groupby(blocks, key=lambda block: (block.control, block.is_correction)):
         if is_control:
             for block in run:
                 state, one = yield from _count_control(state, block)
                 counted.append(one)
+        elif is_correction:
+            state, one = yield from _count_corrections(state, list(run), limits=limits)
+            counted.append(one)
         else:
             state, one = yield from _count_data(state, list(run), limits=limits)
             counted.append(one)
@@ -211,16 +227,11 @@ def _count_data(
     yield PublishConflicts(decision.repeats.filter(pl.col("kind") == "conflict"))
 
     totals, loaded = state.totals, state.loaded
+    touched = pl.DataFrame(schema=TOTALS)
     if facts.events.height:
-        pairs = _pairs(facts)
-        missing = pairs.join(loaded, on=["org", "hour"], how="anti")
-        if missing.height:
-            totals = pl.concat([totals, (yield AskTotals(state.partition, n, missing))])
-            loaded = pl.concat([loaded, missing])
+        totals, loaded = yield from _with_totals(state, facts.events, before=n)
         touched = fold(facts, before=totals, version=m, block_partition=state.partition)
         totals = _replaced(totals, touched)
-    else:
-        touched = pl.DataFrame(schema=TOTALS)
     judged, alerts = yield from judge(
         state.judged, facts, partition=state.partition, before=n, windows_max=limits.windows_max
     )
@@ -242,6 +253,40 @@ def _count_control(state: PartitionState, block: Block) -> Generator[Step, Any, 
     return after, Counted(decode_blocks([]), pl.DataFrame(schema=REPEATS), 0, 0, alerts)
 
 
+def _count_corrections(
+    state: PartitionState, blocks: Sequence[Block], *, limits: CountLimits
+) -> Generator[Step, Any, tuple[PartitionState, Counted]]:
+    n, m = blocks[0].offset, blocks[-1].offset
+    if state.identities.covered_from < 0:
+        state = replace(state, identities=(yield from _restored(state, before=n, limits=limits)))
+    corrected = yield from correct(blocks, partition=state.partition, before=n, identities=state.identities)
+    counted = Counted(decode_blocks([]), pl.DataFrame(schema=REPEATS), 0, 0, corrected=corrected)
+    if not corrected.corrections.height:
+        return replace(state, next_block=m + 1), counted
+    yield InsertCorrections(corrected.corrections)
+    totals, loaded = yield from _with_totals(state, corrected.corrections, before=n)
+    touched = fold_corrections(corrected.corrections, before=totals, version=m)
+    judged, alerts = yield from judge_corrections(
+        state.judged, corrected.corrections, partition=state.partition, before=n
+    )
+    yield from _alerted(alerts)
+    yield InsertTotals(touched)
+    totals, loaded = _within_limit(_replaced(totals, touched), loaded, rows_max=limits.totals_rows_max)
+    after = replace(state, next_block=m + 1, totals=totals, loaded=loaded, judged=judged)
+    return after, replace(counted, alerts=alerts)
+
+
+def _with_totals(
+    state: PartitionState, events: pl.DataFrame, *, before: int
+) -> Generator[Step, Any, tuple[pl.DataFrame, pl.DataFrame]]:
+    """Totals and loaded pairs of the state, complete for the hours of these events."""
+    missing = _pairs(events).join(state.loaded, on=["org", "hour"], how="anti")
+    if not missing.height:
+        return state.totals, state.loaded
+    asked: pl.DataFrame = yield AskTotals(state.partition, before, missing)
+    return pl.concat([state.totals, asked]), pl.concat([state.loaded, missing])
+
+
 def _alerted(alerts: pl.DataFrame) -> Generator[Step, Any, None]:
     """Stored before it is published: what is out can always be looked up."""
     if alerts.height:
@@ -258,6 +303,7 @@ class Counted:
     replays: int
     events: int
     alerts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ALERTS))
+    corrected: Corrected = field(default_factory=Corrected)
 
 
 def _together(counted: Sequence[Counted]) -> Counted:
@@ -267,6 +313,7 @@ def _together(counted: Sequence[Counted]) -> Counted:
         sum(one.replays for one in counted),
         sum(one.events for one in counted),
         pl.concat([one.alerts for one in counted]),
+        together([one.corrected for one in counted]),
     )
 
 
@@ -359,8 +406,8 @@ def _cut_short(
     return is_open
 
 
-def _pairs(facts: PricedBatch) -> pl.DataFrame:
-    return facts.events.select("org", pl.col("time").dt.truncate("1h").alias("hour")).unique().sort("org", "hour")
+def _pairs(events: pl.DataFrame) -> pl.DataFrame:
+    return events.select("org", pl.col("time").dt.truncate("1h").alias("hour")).unique().sort("org", "hour")
 
 
 def _replaced(totals: pl.DataFrame, touched: pl.DataFrame) -> pl.DataFrame:

@@ -79,6 +79,7 @@ def _quantities_after(facts: PricedBatch, lane_of_row: pl.Series, old: pl.DataFr
             _where(pl.col("state") == "billed", pl.col("quantity")).alias("billed_quantities"),
             pl.when(pl.col("has_price")).then(pl.col("cost")).alias("costs"),
             pl.when(pl.col("state") == "unpriced").then(pl.col("events")).otherwise(0).alias("unpriced_events"),
+            pl.col("events"),
         )
         .cast({name: dtype.inner for name, dtype in QUANTITY_LISTS.items()})  # type: ignore[union-attr]
     )
@@ -90,7 +91,7 @@ def _quantities_after(facts: PricedBatch, lane_of_row: pl.Series, old: pl.DataFr
             pl.col("quantities").sum(),
             pl.col("billed_quantities").sum(),
             pl.when(pl.col("costs").is_not_null().any()).then(pl.col("costs").sum()).alias("costs"),
-            pl.col("unpriced_events").sum(),
+            pl.col("unpriced_events", "events").sum(),
         )
         .sort("lane", "meters", "names")
         .group_by("lane", maintain_order=True)

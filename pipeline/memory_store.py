@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.alert_steps import AlertQuestion, InsertAlerts, InsertControls, PublishAlerts
+from pipeline.correct import AskStates, InsertCorrections
 from pipeline.count import (
     AskIdentities,
     AskKnown,
@@ -28,7 +29,7 @@ from pipeline.count import (
 )
 from pipeline.memory_alerts import alert_answer
 from schemas.alerting import ALERTS
-from schemas.counted import COUNTED_EVENTS, KNOWN, LANE, REPEATS, TOTALS
+from schemas.counted import CORRECTIONS, COUNTED_EVENTS, FIGURES, KNOWN, LANE, REPEATS, STATES, TOTALS
 from schemas.frames import DECIMAL
 
 if TYPE_CHECKING:
@@ -62,11 +63,12 @@ _EXACT: Final = Context(prec=76)
 _FACT_KEY: Final = ("org", "time", "source", "id", "received_at")
 _ALERT_KEY: Final = ("org", "alert_id", "sequence")
 _CONTROL_KEY: Final = ("block_partition", "block")
+_CORRECTION_KEY: Final = (*_FACT_KEY, "correction_block")
 _REPEAT_KEY: Final = ("org", "topic", "partition", "offset", "index")
 _LINE_LISTS: Final = ("meters", "names", "price_ids", "states", "quantities", "costs")
 
 
-Insert = InsertFacts | InsertRepeats | InsertTotals | InsertControls | InsertAlerts
+Insert = InsertFacts | InsertRepeats | InsertCorrections | InsertTotals | InsertControls | InsertAlerts
 
 
 class ReplacingTable:
@@ -100,18 +102,19 @@ class ReplacingTable:
 
 
 class MemoryStore:
-    """Facts, totals and repeats, written and asked in the terms of ``pipeline/count.py``."""
+    """Facts, corrections, totals and repeats, written and asked in the terms of ``pipeline/count.py``."""
 
     def __init__(self) -> None:
         self.facts_rows = ReplacingTable(_FACT_KEY, version="block", lowest_stays=True)
         self.repeats_rows = ReplacingTable(_REPEAT_KEY, version="block", lowest_stays=True)
+        self.corrections_rows = ReplacingTable(_CORRECTION_KEY, version="correction_block")
         self.totals_rows = ReplacingTable(LANE, version="version")
         self.alerts_rows = ReplacingTable(_ALERT_KEY, version="block", lowest_stays=True)
         self.control_rows = ReplacingTable(_CONTROL_KEY, version="block")
 
     def carry_out(self, step: Step) -> Any:  # noqa: ANN401 -- the answer, by the question
         """Answers a question, or does a write and gives None. Publishing is not the store's business."""
-        if isinstance(step, AskIdentities | AskKnown | AskTotals | AlertQuestion):
+        if isinstance(step, AskIdentities | AskKnown | AskStates | AskTotals | AlertQuestion):
             return self.answer(step)
         if not isinstance(step, PublishConflicts | PublishAlerts):
             self.table_of(step).insert(self.rows_of(step))
@@ -124,6 +127,8 @@ class MemoryStore:
                 return self.facts_rows
             case InsertRepeats():
                 return self.repeats_rows
+            case InsertCorrections():
+                return self.corrections_rows
             case InsertTotals():
                 return self.totals_rows
             case InsertControls():
@@ -132,11 +137,17 @@ class MemoryStore:
                 return self.alerts_rows
 
     def rows_of(self, write: Insert) -> list[Row]:
-        """The rows of a write: of FACTS, REPEATS, TOTALS, CONTROLS or ALERTS."""
+        """The rows of a write: of FACTS, REPEATS, CORRECTIONS, TOTALS, CONTROLS or ALERTS."""
         match write:
             case InsertFacts(facts, hashes):
                 return fact_rows(facts, hashes)
-            case InsertRepeats(rows) | InsertTotals(rows) | InsertControls(rows) | InsertAlerts(rows):
+            case (
+                InsertRepeats(rows)
+                | InsertCorrections(rows)
+                | InsertTotals(rows)
+                | InsertControls(rows)
+                | InsertAlerts(rows)
+            ):
                 return rows.rows(named=True)
 
     def answer(self, question: Question) -> Any:  # noqa: ANN401 -- by the question
@@ -149,6 +160,8 @@ class MemoryStore:
                 return self.known_facts(
                     partition=partition, before=before, hashes=hashes, orgs=orgs, times=times, settled_since=since
                 )
+            case AskStates(partition, before, hashes, orgs, times):
+                return self.states_before(partition=partition, before=before, hashes=hashes, orgs=orgs, times=times)
             case AskTotals(partition, before, pairs):
                 return self.totals_before(partition=partition, before=before, pairs=pairs)
             case _:
@@ -158,7 +171,7 @@ class MemoryStore:
         """The answer to a question of judging, as ``pipeline/alert_steps.py`` describes it."""
         return alert_answer(
             question,
-            facts=self._facts_before(question.partition, question.before),
+            facts=self._facts_as_of(question.partition, question.before),
             alerts=self.alerts_rows.rows(),
             controls=self.control_rows.rows(),
         )
@@ -209,10 +222,30 @@ class MemoryStore:
         answer = {id(fact): fact for fact in (*near, *far)}
         return self.frame(sorted(answer.values(), key=_in_log_order), KNOWN)
 
+    def states_before(
+        self, *, partition: int, before: int, hashes: NDArray[np.uint64], orgs: pl.Series, times: pl.Series
+    ) -> pl.DataFrame:
+        """The facts with one of these hashes and their corrections, of blocks < ``before`` (STATES), by revision.
+
+        Like the real store it looks at the orgs and times of the events first, and elsewhere for what is not there.
+        """
+        asked = set(hashes.tolist())
+        facts = [fact for fact in self._facts_before(partition, before) if fact["identity_hash"] in asked]
+        near_orgs, near_times = set(orgs.to_list()), set(times.to_list())
+        near = [fact for fact in facts if fact["org"] in near_orgs and fact["time"] in near_times]
+        answered = {fact["identity_hash"] for fact in near}
+        found = [*near, *(fact for fact in facts if fact["identity_hash"] not in answered)]
+        keys = {self.facts_rows.key_of(fact) for fact in found}
+        corrections = [
+            row for row in self._corrections_before(partition, before) if self.facts_rows.key_of(row) in keys
+        ]
+        states = [*map(as_state, sorted(found, key=_in_log_order)), *sorted(corrections, key=_in_order_of_corrections)]
+        return self.frame(states, STATES)
+
     def totals_before(self, *, partition: int, before: int, pairs: pl.DataFrame) -> pl.DataFrame:
         """The totals (TOTALS) of these (org, hour) pairs as they were before block ``before``.
 
-        A pair with a row of a later version is summed up anew from the facts of the blocks before.
+        A pair with a row of a later version is summed up anew from the facts and corrections of the blocks before.
         """
         return self.totals_of(set(pairs.select("org", "hour").rows()), partition=partition, before=before)
 
@@ -221,7 +254,8 @@ class MemoryStore:
         stood = [total for total in self.totals_rows.rows() if (total["org"], total["hour"]) in asked]
         ahead = {(total["org"], total["hour"]) for total in stood if total["version"] >= before}
         facts = [fact for fact in self._facts_before(partition, before) if (fact["org"], _hour(fact)) in ahead]
-        rebuilt = summed(facts, block_partition=partition)
+        corrections = [row for row in self._corrections_before(partition, before) if (row["org"], _hour(row)) in ahead]
+        rebuilt = summed(facts, corrections, block_partition=partition)
         rows = [*(row for row in stood if (row["org"], row["hour"]) not in ahead), *rebuilt]
         return self.frame(sorted(rows, key=_lane), TOTALS)
 
@@ -243,12 +277,21 @@ class MemoryStore:
         self.carry_out(InsertTotals(totals))
 
     def facts(self) -> pl.DataFrame:
-        """All facts (FACTS), by raw coordinates."""
-        return self.frame(self.facts_rows.rows(), FACTS).sort("topic", "partition", "offset", "index")
+        """All facts (FACTS) as their last corrections left them, by raw coordinates."""
+        return self.frame(self.facts_now(), FACTS).sort("topic", "partition", "offset", "index")
+
+    def facts_now(self) -> list[Row]:
+        """All facts as rows of FACTS, as their last corrections left them."""
+        return with_corrections(self.facts_rows.rows(), self.corrections_rows.rows())
 
     def repeats(self) -> pl.DataFrame:
         """All repeats (REPEATS), by raw coordinates."""
         return self.frame(self.repeats_rows.rows(), REPEATS).sort("topic", "partition", "offset", "index")
+
+    def corrections(self) -> pl.DataFrame:
+        """All corrections (CORRECTIONS), by raw coordinates and revision."""
+        rows = self.frame(self.corrections_rows.rows(), CORRECTIONS)
+        return rows.sort("topic", "partition", "offset", "index", "revision")
 
     def totals(self) -> pl.DataFrame:
         """All totals (TOTALS), by lane."""
@@ -266,6 +309,53 @@ class MemoryStore:
         return [
             fact for fact in self.facts_rows.rows() if fact["block_partition"] == partition and fact["block"] < before
         ]
+
+    def _facts_as_of(self, partition: int, before: int) -> list[Row]:
+        return with_corrections(self._facts_before(partition, before), self._corrections_before(partition, before))
+
+    def _corrections_before(self, partition: int, before: int) -> list[Row]:
+        return [
+            row
+            for row in self.corrections_rows.rows()
+            if row["block_partition"] == partition and row["correction_block"] < before
+        ]
+
+
+def as_state(fact: Row) -> Row:
+    """A fact (FACTS) as one of STATES, uncorrected."""
+    words = zip(*(fact[name] for name in ("meters", "names", "price_ids", "states")), strict=True)
+    lines = "\n".join(map("\t".join, words))
+    return {**{name: fact[name] for name in STATES if name in fact}, "lines": lines, "revision": 0, "run": ""}
+
+
+def newest_corrections(corrections: Iterable[Row]) -> dict[Key, Row]:
+    """The last correction of each corrected fact, by the fact's key."""
+    return {
+        tuple(correction[name] for name in _FACT_KEY): correction
+        for correction in sorted(corrections, key=_in_order_of_corrections)
+    }
+
+
+def with_corrections(facts: Collection[Row], corrections: Collection[Row]) -> list[Row]:
+    """The facts (FACTS) as the last of these corrections (CORRECTIONS) left them."""
+    newest = newest_corrections(corrections)
+    keys = [tuple(fact[name] for name in _FACT_KEY) for fact in facts]
+    return [corrected(fact, newest[key]) if key in newest else fact for key, fact in zip(keys, facts, strict=True)]
+
+
+def corrected(fact: Row, correction: Row) -> Row:
+    """The fact (FACTS) with the figures of a correction (CORRECTIONS)."""
+    return {**fact, **_with_lists({name: correction[name] for name in FIGURES})}
+
+
+def _with_lists(figures: Row) -> Row:
+    """FIGURES with the words of their lines in lists, as FACTS has them."""
+    words = [line.split("\t") for line in figures["lines"].split("\n")] if figures["lines"] else []
+    names = ("meters", "names", "price_ids", "states")
+    return {
+        **{name: figures[name] for name in ("cost", "pricing", "quantities", "costs")},
+        **{name: [word[place] for word in words] for place, name in enumerate(names)},
+    }
 
 
 def fact_rows(facts: PricedBatch, hashes: NDArray[np.uint64]) -> list[Row]:
@@ -287,6 +377,10 @@ def _in_log_order(fact: Row) -> Key:
     return fact["block"], fact["partition"], fact["offset"], fact["index"]
 
 
+def _in_order_of_corrections(correction: Row) -> Key:
+    return correction["correction_block"], *_in_log_order(correction)
+
+
 def _lane(total: Row) -> Key:
     return tuple(total[name] for name in LANE)
 
@@ -296,12 +390,17 @@ def _hour(fact: Mapping[str, Any]) -> datetime:
     return time.replace(minute=0, second=0, microsecond=0)
 
 
-def summed(facts: Iterable[Row], *, block_partition: int) -> list[Row]:
-    """The totals of these facts; a total's version is its newest fact's block."""
+def summed(facts: Iterable[Row], corrections: Iterable[Row], *, block_partition: int) -> list[Row]:
+    """The totals of these facts as these corrections left them; a total's version is its newest row's block."""
+    newest = newest_corrections(corrections)
     lanes: dict[Key, list[Row]] = {}
+    versions: dict[Key, int] = {}
     for fact in facts:
         lane = tuple(_hour(fact) if name == "hour" else fact[name] for name in LANE)
-        lanes.setdefault(lane, []).append(fact)
+        correction = newest.get(tuple(fact[name] for name in _FACT_KEY))
+        lanes.setdefault(lane, []).append(corrected(fact, correction) if correction else fact)
+        block = correction["correction_block"] if correction else fact["block"]
+        versions[lane] = max(block, versions.get(lane, 0))
     return [
         {
             **dict(zip(LANE, lane, strict=True)),
@@ -314,7 +413,7 @@ def summed(facts: Iterable[Row], *, block_partition: int) -> list[Row]:
             "newest_time": max(fact["time"] for fact in own),
             **_quantity_lists(own),
             "block_partition": block_partition,
-            "version": max(fact["block"] for fact in own),
+            "version": versions[lane],
         }
         for lane, own in lanes.items()
     ]
@@ -335,6 +434,7 @@ def _quantity_lists(facts: Iterable[Row]) -> dict[str, list[Any]]:
             _sum(cost for *_, cost in own) if any(cost is not None for *_, cost in own) else None for _, own in listed
         ],
         "unpriced_events": [sum(state == "unpriced" for state, *_ in own) for _, own in listed],
+        "events": [len(own) for _, own in listed],
     }
 
 

@@ -286,4 +286,4 @@ def explained(invoice: Json, pools: Sequence[Pool]) -> Json:
 
 def _period_price_of(line: Json, ids: Mapping[tuple[str, str, str], str]) -> Json:
     price_id = ids.get((line["operation"], line["model"], line["meter"]))
-    return {} if price_id is None else {"period_price": price_id}
+    return {} if price_id is None or "corrects" in line else {"period_price": price_id}

@@ -2,12 +2,12 @@
 
 What pricing means, one event at a time, is written in ``price_scalar.py``; this is the same over columns. The order of
 work: find the price row of each quantity (``price_lookup.py``), move it to the tier that the whole request is in,
-multiply and round once per line (``price_rates.py``), and only then sum up per event. Nothing is ever a float.
+multiply and round once per line (``price_rates.py``), and only then sum up per event. Nothing is ever a float. What a
+line is priced by is a *term*: a price row, or a price row under adjustments (``price_terms.py``).
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -15,9 +15,11 @@ import polars as pl
 
 from pipeline.decimal_columns import UNITS, Parts, decimal_column, limbs_of, parts_of, units_column
 from pipeline.price_lookup import Encoded, Lookup
-from pipeline.price_rates import Rates, sum_per_event
+from pipeline.price_rates import sum_per_event
+from pipeline.price_terms import Rows, Terms
+from schemas.books_in_force import aliases_of
 from schemas.catalog_file import check_in_force
-from schemas.frames import KINDS, LINES, MEMO_METERS, REQUESTS, PricedBatch
+from schemas.frames import LINES, MEMO_METERS, REQUESTS, PricedBatch
 from schemas.price_book import INPUT_CONTEXT, INPUT_CONTEXT_PARTS
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from schemas.price_book import Price, PriceBook
+    from schemas.price_book import PriceBook
 
     Ints = NDArray[np.int64]
     Flags = NDArray[np.bool_]
@@ -47,15 +49,15 @@ def price(events: pl.DataFrame, usage: pl.DataFrame, *, book: CompiledCatalog) -
     Raises:
         ValueError: a quantity, or how many an event has, is out of bounds, so the batch was never validated.
     """
-    lines = _find_prices(events, usage, book)
-    rates = _rates_in_tiers(lines, events.height, book)
+    lines, terms = _find_prices(events, usage, book)
+    rates = _rates_in_tiers(lines, events.height, terms)
     is_failed = (events["status"] != "ok").to_numpy()
-    is_not_billed = book.bills_success_only.take(lines.price) & is_failed.take(lines.row)
-    costs = book.rates.costs(lines.parts, rates=np.where(is_not_billed, 0, rates))
+    is_not_billed = terms.bills_success_only.take(lines.price) & is_failed.take(lines.row)
+    costs = terms.rates.costs(lines.parts, rates=np.where(is_not_billed, 0, rates))
     sums = sum_per_event(costs, row=lines.row, events=events.height)
     state = _states_without_price(lines, book)
-    pricing, has_price = _pricing_per_event(lines, rates, state, events.height, book)
-    kind, kinds = _kinds(lines, is_not_billed, state, book)
+    pricing, has_price = _pricing_per_event(lines, rates, state, events.height, terms)
+    kind, kinds = _kinds(lines, is_not_billed, state, terms)
     return PricedBatch(
         events=events.hstack(
             [
@@ -88,44 +90,12 @@ def compile_catalog(books: Sequence[PriceBook]) -> CompiledCatalog:
 
 
 class CompiledCatalog:
-    """The price books in force as columns: one place per price row, counted from 1; place 0 is "no price"."""
+    """The price books in force in the form that columns are priced with."""
 
     def __init__(self, books: Sequence[PriceBook]) -> None:
         self.books: Final = tuple(books)
-        prices = [price for book in books for price in book.prices]
-        self.lookup: Final = Lookup(prices)
+        self.lookup: Final = Lookup(Rows(books), aliases=aliases_of(books))
         self.ignored: Final = frozenset(meter for book in books for meter in book.ignore)
-        self.bills_success_only: Final[Flags] = np.array([False, *(price.bill == "success" for price in prices)])
-        self.tiers: Final = _Tiers(prices)
-        self.rates: Final = Rates([Fraction(0), *(_unit_price(price) for price in prices), *self.tiers.unit_prices])
-        self.kinds: Final = _kinds_with_price(books)
-
-
-class _Tiers:
-    """The thresholds of all prices, one after another, ascending within a price."""
-
-    def __init__(self, prices: Sequence[Price]) -> None:
-        sorted_tiers = [sorted(price.above, key=lambda tier: tier.threshold) for price in prices]
-        counts = [0, *(len(tiers) for tiers in sorted_tiers)]
-        flat = [tier for tiers in sorted_tiers for tier in tiers]
-        self.count: Ints = np.array(counts, dtype=np.int64)
-        self.first: Ints = np.cumsum(self.count) - self.count
-        self.quantities = sorted({tier.quantity for tier in flat})
-        self.quantity: Ints = np.array(  # by price
-            [-1, *(self.quantities.index(tiers[0].quantity) if tiers else -1 for tiers in sorted_tiers)], dtype=np.int64
-        )
-        units = [int(Fraction(tier.threshold) * UNITS) for tier in flat]
-        self.whole: Ints = np.array([unit // UNITS for unit in units], dtype=np.int64)
-        # One unit less turns "at or above" into "above", so that a single comparison serves both.
-        self.fraction: Ints = np.array(
-            [unit % UNITS - tier.inclusive for unit, tier in zip(units, flat, strict=True)], dtype=np.int64
-        )
-        self.rate_offset = len(prices) + 1  # the rate of tier t is rate_offset + t
-        self.unit_prices = [
-            Fraction(tier.price) / price.per
-            for price, tiers in zip(prices, sorted_tiers, strict=True)
-            for tier in tiers
-        ]
 
 
 class _Lines(NamedTuple):
@@ -136,17 +106,17 @@ class _Lines(NamedTuple):
     names: list[str]
     limbs: Ints
     parts: Parts
-    price: Ints  # price row, counted from 1; 0 for none
+    price: Ints  # number of the term that it is priced by; 0 for none
 
 
-def _find_prices(events: pl.DataFrame, usage: pl.DataFrame, book: CompiledCatalog) -> _Lines:
+def _find_prices(events: pl.DataFrame, usage: pl.DataFrame, book: CompiledCatalog) -> tuple[_Lines, Terms]:
     row = usage["row"].to_numpy().astype(np.int64)
     meters = Encoded(usage["meter"])
     numbers = meters.classes(book.lookup.meters)
-    prices, prices_of_requests = book.lookup.price_rows(events, row=row, meters=numbers)
+    prices, prices_of_requests, terms = book.lookup.terms_of(events, row=row, meters=numbers)
     limbs = limbs_of(usage["quantity"])
     lines = _Lines(row, meters.codes.astype(np.int64), meters.values, limbs, parts_of(limbs), prices)
-    return _with_requests(lines, prices_of_requests) if prices_of_requests.any() else lines
+    return (_with_requests(lines, prices_of_requests) if prices_of_requests.any() else lines), terms
 
 
 def _with_requests(lines: _Lines, prices_of_requests: Ints) -> _Lines:
@@ -170,22 +140,22 @@ def _with_requests(lines: _Lines, prices_of_requests: Ints) -> _Lines:
     )
 
 
-def _rates_in_tiers(lines: _Lines, events: int, book: CompiledCatalog) -> Ints:
-    """Gives the number of the unit price of each line: of its price, or of the highest tier that its event is in."""
-    tiers, rates = book.tiers, lines.price.copy()
-    tiered = np.flatnonzero(tiers.count.take(lines.price))
-    quantities = tiers.quantity.take(lines.price.take(tiered))
+def _rates_in_tiers(lines: _Lines, events: int, terms: Terms) -> Ints:
+    """Gives the number of the unit price of each line: of its term, or of the highest tier that its event is in."""
+    tiers, rates = terms.tiers, lines.price.copy()
+    tiered = np.flatnonzero(terms.tier_count.take(lines.price))
+    quantities = terms.tier_quantity.take(lines.price.take(tiered))
     for quantity in np.unique(quantities).tolist():
         places = tiered[quantities == quantity]
-        whole, fraction = _quantity_per_event(tiers.quantities[quantity], lines, events)
+        whole, fraction = _quantity_per_event(terms.rows.quantities[quantity], lines, events)
         row, prices = lines.row.take(places), lines.price.take(places)
-        whole, fraction, count = whole.take(row), fraction.take(row), tiers.count.take(prices)
+        whole, fraction, count = whole.take(row), fraction.take(row), terms.tier_count.take(prices)
         for nth in range(int(count.max())):
-            tier = tiers.first.take(prices) + np.minimum(nth, count - 1)
+            tier = terms.tier_first.take(prices) + np.minimum(nth, count - 1)
             threshold = tiers.whole.take(tier)
             is_passed = (whole > threshold) | ((whole == threshold) & (fraction > tiers.fraction.take(tier)))
             passed = np.flatnonzero(is_passed)
-            rates[places.take(passed)] = tiers.rate_offset + tier.take(passed)
+            rates[places.take(passed)] = tiers.rate.take(tier.take(passed))
     return rates
 
 
@@ -215,29 +185,31 @@ def _states_without_price(lines: _Lines, book: CompiledCatalog) -> Ints:
     return states
 
 
-def _pricing_per_event(
-    lines: _Lines, rates: Ints, state: Ints, events: int, book: CompiledCatalog
-) -> tuple[Ints, Flags]:
+def _pricing_per_event(lines: _Lines, rates: Ints, state: Ints, events: int, terms: Terms) -> tuple[Ints, Flags]:
     """Gives the place of each event's pricing in ``_PRICINGS``, and whether anything of it has a price."""
     is_priced = lines.price > 0
     has_price, costs_something, lacks_price = (np.zeros(events, dtype=np.bool_) for _ in range(3))
     has_price[lines.row[is_priced]] = True
-    costs_something[lines.row[is_priced & ~book.rates.is_zero.take(rates)]] = True
+    costs_something[lines.row[is_priced & ~terms.rates.is_zero.take(rates)]] = True
     lacks_price[lines.row[~is_priced & (state == _LINE_UNPRICED)]] = True
     pricing = np.where(lacks_price | ~has_price, _UNPRICED, np.where(costs_something, _PRICED, _FREE))
     return pricing, has_price
 
 
-def _kinds(lines: _Lines, is_not_billed: Flags, state: Ints, book: CompiledCatalog) -> tuple[Ints, pl.DataFrame]:
-    """Gives the kind of each line, and the dictionary of those that occur: by price first, then by name."""
-    with_price = book.kinds.height
+def _kinds(lines: _Lines, is_not_billed: Flags, state: Ints, terms: Terms) -> tuple[Ints, pl.DataFrame]:
+    """Gives the kind of each line, and the dictionary of those that occur: by price first, then by name.
+
+    Prices stand in the order of the books, adjusted ones behind them in that of the lines.
+    """
+    with_price = terms.kinds.height
     states = len(_STATES_WITHOUT_PRICE)
     code = np.where(lines.price > 0, 2 * lines.price - 2 + is_not_billed, with_price + lines.name * states + state)
     occurs = np.zeros(with_price + len(lines.names) * states, dtype=np.bool_)
     occurs[code] = True
-    codes = np.flatnonzero(occurs)
-    number = np.cumsum(occurs) - 1
-    kinds = book.kinds[codes[codes < with_price]]
+    codes = _in_order(np.flatnonzero(occurs), code, terms)
+    number = np.zeros(len(occurs), dtype=np.int64)
+    number[codes] = np.arange(len(codes))
+    kinds = terms.kinds[codes[codes < with_price]]
     without_price = [divmod(code, states) for code in (codes[codes >= with_price] - with_price).tolist()]
     if without_price:
         rows = [(lines.names[name], "", "", _STATES_WITHOUT_PRICE[state]) for name, state in without_price]
@@ -245,17 +217,15 @@ def _kinds(lines: _Lines, is_not_billed: Flags, state: Ints, book: CompiledCatal
     return number.take(code), kinds.insert_column(0, pl.Series("kind", np.arange(len(codes), dtype=np.uint32)))
 
 
-def _kinds_with_price(books: Sequence[PriceBook]) -> pl.DataFrame:
-    """All kinds that prices give: two per price row, billed and not billed."""
-    rows = [
-        (price.meter, price.invoice_name, book.price_id(row), state)
-        for book in books
-        for row, price in enumerate(book.prices)
-        for state in ("billed", "not_billed")
-    ]
-    schema = {name: kind for name, kind in KINDS.items() if name != "kind"}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+def _in_order(codes: Ints, code: Ints, terms: Terms) -> Ints:
+    """The codes, ascending, but those of adjusted prices as they first occur: their numbers depend on what came before.
 
-
-def _unit_price(price: Price) -> Fraction:
-    return Fraction(price.price) / price.per
+    ``code`` is the code of each line.
+    """
+    first, last = np.searchsorted(codes, [2 * len(terms.rows.prices), terms.kinds.height])
+    if first == last:
+        return codes
+    place = np.zeros(int(codes[-1]) + 1, dtype=np.int64)
+    place[code[::-1]] = np.arange(len(code) - 1, -1, -1)  # of several lines the first one is written last
+    learned = codes[first:last]
+    return np.concatenate([codes[:first], learned[np.argsort(place.take(learned))], codes[last:]])

@@ -7,8 +7,9 @@ decides the rounding; where a float says that it might not fit, Python's integer
 
 from __future__ import annotations
 
+from copy import copy
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -50,25 +51,42 @@ class _Ratios:
         self.numerator: Ints = np.array([pair.numerator for pair in pairs], dtype=np.int64)
         self.denominator: Ints = np.array([pair.denominator for pair in pairs], dtype=np.int64)
         self.size: Floats = np.array(
-            [float(pair.numerator) if fit else _TOO_LARGE for pair, fit in zip(pairs, fits, strict=True)]
+            [float(pair.numerator) if fit else _TOO_LARGE for pair, fit in zip(pairs, fits, strict=True)],
+            dtype=np.float64,
         )
+
+    def joined(self, other: Self) -> Self:
+        """These ratios and then the other ones."""
+        both = copy(self)
+        for name in ("numerator", "denominator", "size"):
+            setattr(both, name, np.concatenate([getattr(self, name), getattr(other, name)]))
+        return both
 
 
 class Rates:
     """Unit prices by number: what one of a quantity costs, as exact fractions of the currency."""
 
     def __init__(self, unit_prices: Sequence[Fraction]) -> None:
-        self._exact = [price * UNITS for price in unit_prices]
-        self._per_one = _Ratios(self._exact)
-        self._per_billionth = _Ratios([price / _BILLION for price in self._exact])
+        self.exact = [price * UNITS for price in unit_prices]
+        self.per_one = _Ratios(self.exact)
+        self.per_billionth = _Ratios([price / _BILLION for price in self.exact])
         self.is_zero: NDArray[np.bool_] = np.array([price == 0 for price in unit_prices], dtype=np.bool_)
+
+    def joined(self, other: Self) -> Self:
+        """These rates and then the other ones, under the next numbers."""
+        both = copy(self)
+        both.exact = self.exact + other.exact
+        both.per_one = self.per_one.joined(other.per_one)
+        both.per_billionth = self.per_billionth.joined(other.per_billionth)
+        both.is_zero = np.concatenate([self.is_zero, other.is_zero])
+        return both
 
     def costs(self, quantities: Parts, *, rates: Ints) -> Costs:
         """Gives quantity × unit price in units of 1e-12, rounded half-even, for each place."""
         whole, fraction = quantities
-        fits = whole * self._per_one.size.take(rates) < _FITS
-        units = whole * self._per_one.numerator.take(rates)
-        denominator = self._per_one.denominator.take(rates)
+        fits = whole * self.per_one.size.take(rates) < _FITS
+        units = whole * self.per_one.numerator.take(rates)
+        denominator = self.per_one.denominator.take(rates)
         divided = np.flatnonzero(denominator > 1)
         if divided.size:
             units[divided] = _divide_half_even(units.take(divided), denominator.take(divided))
@@ -78,7 +96,7 @@ class Rates:
         wide: dict[int, int] = {}
         for place in np.flatnonzero(~fits | (units > NARROW_MAX)).tolist():
             quantity = int(whole[place]) * UNITS + int(fraction[place])
-            cost = self._cost_in_units(quantity, self._exact[rates[place]])
+            cost = self._cost_in_units(quantity, self.exact[rates[place]])
             units[place] = cost if cost <= NARROW_MAX else 0
             if cost > NARROW_MAX:
                 wide[place] = cost
@@ -88,9 +106,9 @@ class Rates:
         """Gives the units of quantities with decimals, and where they can be relied on."""
         billionths = whole * _BILLION + fraction // (UNITS // _BILLION)
         size = (whole + fraction / UNITS) * _BILLION
-        fits = (fraction % (UNITS // _BILLION) == 0) & (size * np.maximum(self._per_billionth.size[rates], 1) < _FITS)
-        product = billionths * self._per_billionth.numerator[rates]
-        return _divide_half_even(product, self._per_billionth.denominator[rates]), fits
+        fits = (fraction % (UNITS // _BILLION) == 0) & (size * np.maximum(self.per_billionth.size[rates], 1) < _FITS)
+        product = billionths * self.per_billionth.numerator[rates]
+        return _divide_half_even(product, self.per_billionth.denominator[rates]), fits
 
     @staticmethod
     def _cost_in_units(quantity: int, unit_price: Fraction) -> int:

@@ -8,15 +8,19 @@ so that they sum to the total.
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.periods import month_of
+from pipeline.price_nearest import NearRows, price_line
 from schemas.reports import Figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from schemas.price_book import PriceBook
     from schemas.reports import InvoiceSum, LaneSum, Period, Refusals, ScopeWindow, UnpricedSum, WindowSum
 
 #: JSON as it is printed.
@@ -99,20 +103,23 @@ def success(lanes: Iterable[LaneSum]) -> Json:
 
 
 def invoice(sums: Sequence[InvoiceSum]) -> Json:
-    """The invoice's lines and projects, in cents that sum to the total, and exact."""
+    """The invoice's lines and projects, in cents that sum to the total, and exact.
+
+    Corrections of months that had closed are lines of their own, after the others (``kind``; ``corrects``, the month).
+    """
     quantities: dict[str, int] = defaultdict(int)
-    lines: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    lines: dict[tuple[str, str, str, str], list[int]] = defaultdict(lambda: [0, 0])
     projects: dict[str, int] = defaultdict(int)
     for row in sums:
         projects[row.project] += whole(row.event_cost)
         if row.name:
             billed = whole(row.quantity)
             quantities[row.name] += billed
-            line = lines[row.operation, row.model, row.name]
+            line = lines[row.corrects, row.operation, row.model, row.name]
             line[0] += billed
             line[1] += whole(row.cost)
     total = sum(projects.values())
-    ordered_lines = sorted(lines.items(), key=lambda item: (-item[1][1], item[0]))
+    ordered_lines = sorted(lines.items(), key=lambda item: (bool(item[0][0]), -item[1][1], item[0]))
     ordered_projects = sorted(projects.items(), key=lambda item: (-item[1], item[0]))
     line_cents = cents_that_sum([cost for _, (_, cost) in ordered_lines])
     project_cents = cents_that_sum([cost for _, cost in ordered_projects])
@@ -120,6 +127,7 @@ def invoice(sums: Sequence[InvoiceSum]) -> Json:
         "quantities": {name: plain(quantities[name]) for name in sorted(quantities)},
         "lines": [
             {
+                **({"kind": "correction", "corrects": corrects} if corrects else {}),
                 "operation": operation,
                 "model": model,
                 "meter": name,
@@ -127,7 +135,9 @@ def invoice(sums: Sequence[InvoiceSum]) -> Json:
                 "cost": _cents(cents),
                 "exact_cost": money(cost),
             }
-            for ((operation, model, name), (billed, cost)), cents in zip(ordered_lines, line_cents, strict=True)
+            for ((corrects, operation, model, name), (billed, cost)), cents in zip(
+                ordered_lines, line_cents, strict=True
+            )
         ],
         "project_breakdown": [
             {"project": project, "cost": _cents(cents), "exact_cost": money(cost), "share": ratio(cost, total)}
@@ -136,6 +146,42 @@ def invoice(sums: Sequence[InvoiceSum]) -> Json:
         "total": _cents(rounded_half_even(total, CENT)),
         "exact_total": money(total),
     }
+
+
+def settled(sums: Iterable[InvoiceSum]) -> tuple[list[InvoiceSum], list[InvoiceSum]]:
+    """The sums of an invoice without what is taken back from them, and what corrections of closed months add to it.
+
+    A name that only corrections brought to a closed month has nothing left, and is not on that month's invoice.
+    """
+    own: dict[tuple[str, str, str, str], InvoiceSum] = {}
+    shown: list[InvoiceSum] = []
+    rows = list(sums)
+    taken_back = {row[:4] for row in rows if row.is_taken_back}
+    for row in rows:
+        if row.corrects:
+            shown.append(row)
+        else:
+            own[row[:4]] = _plus(own.get(row[:4]), row)
+    for key in taken_back:
+        row = own[key]
+        if row.name and not row.quantity and not row.cost:
+            # Whatever of the events was counted under this name belongs to events of which nothing has a price.
+            nameless = (*key[:3], "")
+            own[nameless] = _plus(own.get(nameless), own.pop(key)._replace(name=""))
+    return [row._replace(is_taken_back=False) for row in own.values()], shown
+
+
+def _plus(sums: InvoiceSum | None, row: InvoiceSum) -> InvoiceSum:
+    if sums is None:
+        return row
+    return sums._replace(
+        quantity=_sum((sums.quantity, row.quantity)),
+        cost=_sum((sums.cost, row.cost)),
+        events=sums.events + row.events,
+        unpriced=sums.unpriced + row.unpriced,
+        event_cost=_sum((sums.event_cost, row.event_cost)),
+        newest_us=max((us for us in (sums.newest_us, row.newest_us) if us is not None), default=None),
+    )
 
 
 def windows(sums: Iterable[ScopeWindow]) -> Json:
@@ -187,8 +233,12 @@ def alert(row: Mapping[str, Any]) -> Json:
     return {**published, "method": row["method"]} if row["method"] else published
 
 
-def unpriced(sums: Iterable[UnpricedSum]) -> Json:
-    """What was used without a price, most events first; nothing of it is in any cost."""
+def unpriced(sums: Iterable[UnpricedSum], *, org: str, books: Sequence[PriceBook]) -> Json:
+    """What was used without a price, most events first; nothing of it is in any cost.
+
+    Each with the line of a book that would price it (``fix``), and the row of the books in force that nearly did.
+    """
+    near = NearRows(books, org=org)
     lacking = sorted(
         (row for row in sums if row.meter),
         key=lambda row: (-row.events, row.operation, row.provider, row.model, row.meter),
@@ -203,6 +253,8 @@ def unpriced(sums: Iterable[UnpricedSum]) -> Json:
                 "events": row.events,
                 "quantity": quantity(row.quantity),
                 "since": instant(row.since_us),
+                "fix": price_line(row),
+                "nearest": None if (found := near.nearest(row)) is None else asdict(found),
             }
             for row in lacking
         ]
@@ -259,12 +311,15 @@ def figures_of_unpriced(sums: Sequence[UnpricedSum]) -> Figures:
 
 
 def state(period: Period, *, now: datetime, max_age: timedelta) -> str:
-    """``closed`` when the period is over and the newest of its events would be refused as too old; else ``open``.
+    """``closed`` when the last month of the period is over and its newest events would be refused as too old.
 
     So the figures of a closed period are final: an event that happened in it can still be taken until ``max_age`` after
-    its end. All of time is never closed.
+    its end, and its month be corrected until ``max_age`` after the month's. All of time is never closed.
     """
-    return "closed" if period.end is not None and now - period.end >= max_age else "open"
+    if period.end is None or period.end.year == MAXYEAR:
+        return "open"
+    end = month_of(period.end - timedelta(microseconds=1)).end
+    return "closed" if end is not None and now - end >= max_age else "open"
 
 
 def span(period: Period) -> Json:
@@ -325,6 +380,8 @@ def _fixed(units: int, decimals: int) -> str:
 
 def ratio(part: int, of: int) -> str | None:
     """``part`` ÷ ``of`` with 6 decimals, rounded half-even once; None when there is nothing to divide by."""
+    if of < 0:
+        part, of = -part, -of
     return _fixed(rounded_half_even(part * 10**SHARE_DECIMALS, of), SHARE_DECIMALS) if of else None
 
 

@@ -45,6 +45,7 @@ class BookDiff:
     prices: tuple[PriceChange, ...]
     ignore_added: tuple[str, ...]
     ignore_removed: tuple[str, ...]
+    other_keys: tuple[str, ...]  # of adjustments and provider_aliases those that say something else
     currency_before: str | None  # None when it is the same
     has_other_period_prices: bool
     is_reordered: bool  # the same rows in another order: price ids name other rows than before
@@ -56,6 +57,7 @@ class BookDiff:
             self.prices
             or self.ignore_added
             or self.ignore_removed
+            or self.other_keys
             or self.currency_before
             or self.has_other_period_prices
             or self.is_reordered
@@ -99,6 +101,11 @@ def diff_books(before: PriceBook | None, after: PriceBook) -> BookDiff:
         prices=tuple(changes),
         ignore_added=tuple(sorted(set(after.ignore) - ignored_before)),
         ignore_removed=tuple(sorted(ignored_before - set(after.ignore))),
+        other_keys=tuple(
+            key
+            for key in ("adjustments", "provider_aliases")
+            if (getattr(before, key) if before else type(getattr(after, key))()) != getattr(after, key)
+        ),
         currency_before=before.currency if before and before.currency != after.currency else None,
         has_other_period_prices=after.period_prices != (before.period_prices if before else ()),
         is_reordered=before is not None and not changes and before.prices != after.prices,

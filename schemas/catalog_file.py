@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from schemas.books_in_force import contradictions_of
 from schemas.catalog_values import write_instant
 from schemas.period_prices import overlapping_months, spell_month, with_ids
 from schemas.price_book import overlapping_pairs
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class CatalogFile:
     """The price book, the rule set, or both, of one file; their revisions are 0 until they are applied.
 
-    ``price_lines``, ``period_price_lines`` and ``rule_lines`` are the lines of the rows in the file, counted from 1.
+    The lines of the rows in the file are counted from 1.
     """
 
     filename: str
@@ -30,6 +31,7 @@ class CatalogFile:
     price_lines: tuple[int, ...] = ()
     period_price_lines: tuple[int, ...] = ()
     rule_lines: tuple[int, ...] = ()
+    adjustment_lines: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,9 +64,9 @@ def check_in_force(books: Iterable[PriceBook], rule_sets: Iterable[RuleSet] = ()
     """Checks what no single file can: that the books and rule sets which will be in force together agree.
 
     Raises:
-        CatalogError: two books have one name or different currencies, two prices of different books are equally
-            specific for one instant or one month, or a rule id stands in two sets. There are no lines, since there
-            are many files.
+        CatalogError: two books have one name or different currencies, two prices or adjustments of different books
+            are equally specific for one instant or one month, their aliases contradict each other, a cost could
+            overflow, or a rule id stands in two sets. There are no lines, since there are many files.
     """
     sentences = [*_clashes_of_books(list(books)), *_clashes_of_rules(list(rule_sets))]
     if sentences:
@@ -94,6 +96,14 @@ def _clashes_of_books(books: list[PriceBook]) -> Iterable[str]:
             f"the period prices {periods[first].id} and {periods[second].id} for {periods[first].price.meter} are "
             f"equally specific, and both apply {spell_month(month)}"
         )
+
+    adjustments = [(book.adjustment_id(row), entry) for book in books for row, entry in enumerate(book.adjustments)]
+    for first, second, instant in overlapping_pairs([entry for _, entry in adjustments]):
+        yield (
+            f"the adjustments {adjustments[first][0]} and {adjustments[second][0]} are equally specific, and both "
+            f"apply {spell_start(instant)}"
+        )
+    yield from contradictions_of(books)
 
 
 def _clashes_of_rules(rule_sets: list[RuleSet]) -> Iterable[str]:

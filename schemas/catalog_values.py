@@ -38,6 +38,9 @@ PRICE_DECIMALS_MAX: Final = 12
 #: ``requests``, so the cost of one event stays at or under 65 * 1e15 * 1e9 = 6.5e25 and fits the 26 integer digits of
 #: ``Decimal(38, 12)``: overflow is impossible by construction.
 PRICE_MAX: Final = 10**9
+#: "1.10" is ten percent more, "0.5" is half.
+MULTIPLIER_MAX: Final = 1_000
+MULTIPLIER_DECIMALS_MAX: Final = 6
 PER_MAX: Final = 10**12
 #: Budgets and thresholds of rules: sums over many events, so wider than one quantity.
 THRESHOLD_MAX: Final = 10**18
@@ -139,6 +142,11 @@ def _read_meter(value: object) -> str:
     return value
 
 
+def _read_optional_meter(value: object) -> str:
+    """Absent, null, "" and "*" all mean "any"."""
+    return "" if value is None or value in ("", "*") else _read_meter(value)
+
+
 def _read_name(value: object) -> str:
     if value is None:
         return ""
@@ -160,6 +168,10 @@ def _read_per(value: object) -> int:
     if not 1 <= per <= PER_MAX:
         raise mistake(f"must be 1 to {PER_MAX} units")
     return per
+
+
+def _read_multiplier(value: object) -> Decimal:
+    return read_decimal(value, decimals_max=MULTIPLIER_DECIMALS_MAX, limit=MULTIPLIER_MAX)
 
 
 def _read_flag(value: object) -> bool:
@@ -192,11 +204,13 @@ OptionalId = Annotated[str, BeforeValidator(_read_optional_id)]
 ModelName = Annotated[str, BeforeValidator(_read_model)]
 Pattern = Annotated[str, BeforeValidator(_read_pattern)]
 Meter = Annotated[str, BeforeValidator(_read_meter)]
+OptionalMeter = Annotated[str, BeforeValidator(_read_optional_meter)]
 InvoiceName = Annotated[str, BeforeValidator(_read_name)]
 Whole = Annotated[int, BeforeValidator(_read_whole)]
 Per = Annotated[int, BeforeValidator(_read_per)]
 Flag = Annotated[bool, BeforeValidator(_read_flag)]
 Amount = Annotated[Decimal, BeforeValidator(_read_price), _AS_DECIMAL]
+Multiplier = Annotated[Decimal, BeforeValidator(_read_multiplier), _AS_DECIMAL]
 Quantity = Annotated[Decimal, BeforeValidator(_read_quantity), _AS_DECIMAL]
 Budget = Annotated[Decimal, BeforeValidator(_read_budget), _AS_DECIMAL]
 Threshold = Annotated[Decimal, BeforeValidator(_read_threshold), _AS_DECIMAL]

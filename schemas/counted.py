@@ -20,7 +20,8 @@ COUNTED_EVENTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 #: What makes two events of one identity the same event: everything validated, except where and when it arrived and
 #: what it cost. Quantities come besides, by name and value.
 CONTENT: Final = (
-    "time", "operation", "project", "api_key", "environment", "user", "provider", "model", "status", "tags",
+    "time", "operation", "project", "api_key", "environment", "user", "provider", "model", "variant", "status",
+    "tags",
 )  # fmt: skip
 
 #: A fact as the store remembers it, as far as a repeat is judged by it.
@@ -80,7 +81,8 @@ SUMS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 }
 
 #: The named quantities of a lane, sorted by (meter, name), in lists of equal length. ``costs`` is null where no event
-#: had a price on the meter; ``billed_quantities`` is what a price applied to.
+#: had a price on the meter; ``billed_quantities`` is what a price applied to; ``events`` is how many events have the
+#: line, so that a line ends with the last event that a correction takes it from.
 QUANTITY_LISTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "meters": pl.List(pl.String),
     "names": pl.List(pl.String),
@@ -88,6 +90,7 @@ QUANTITY_LISTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "billed_quantities": pl.List(DECIMAL),
     "costs": pl.List(DECIMAL),
     "unpriced_events": pl.List(pl.UInt64),
+    "events": pl.List(pl.UInt64),
 }
 
 #: One row per lane and hour: its absolute value after block ``version``.
@@ -98,4 +101,35 @@ TOTALS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     **QUANTITY_LISTS,
     "block_partition": pl.Int32,
     "version": pl.UInt64,
+}
+
+#: What an event costs and by which prices. ``lines`` names its quantities in their order, one "meter TAB name TAB
+#: price_id TAB state" per line, as the table has it: few distinct texts. ``quantities`` and ``costs`` are as long.
+FIGURES: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "cost": DECIMAL,
+    "pricing": pl.String,
+    "lines": pl.String,
+    "quantities": pl.List(DECIMAL),
+    "costs": pl.List(DECIMAL),
+}
+
+#: A fact as of a block: itself (``revision`` 0, ``run`` ""), or what a correction made of it.
+STATES: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    **COUNTED_EVENTS,
+    **FIGURES,
+    "identity_hash": pl.UInt64,
+    "revision": pl.UInt32,
+    "run": pl.String,
+}
+
+#: A correction that counts: the fact with its new figures, the figures that it replaces, and where it comes from.
+#: ``revision`` is the number of corrections of the fact, this one included; ``corrected_at`` is the append time of the
+#: correction's block.
+CORRECTIONS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    **STATES,
+    **{f"old_{name}": dtype for name, dtype in FIGURES.items()},
+    "books": pl.String,
+    "reason": pl.String,
+    "correction_block": pl.UInt64,
+    "corrected_at": INSTANT,
 }

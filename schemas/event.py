@@ -154,6 +154,19 @@ Quantity = Annotated[
 TagText = Annotated[str, StringConstraints(strict=True, max_length=TAG_CHARACTERS_MAX), AfterValidator(_not_secret)]
 
 
+class Variant(BaseModel):
+    """What the request was besides its model. A key that is absent, ``null``, ``""`` or ``false`` says nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    service_tier: OptionalId = Field(description="The tier that answered, `flex` or `priority` for example.")
+    batch: Annotated[bool, Field(strict=True)] | None = Field(
+        default=None, description="Whether it was part of a batch."
+    )
+    speed: OptionalId = Field(description="The speed that was asked for, `fast` for example.")
+    region: OptionalId = Field(description="Where it was answered, `eu` for example.")
+
+
 class UsageData(BaseModel):
     """What one operation used, and on whose account. Unknown fields are refused (``unknown_field``)."""
 
@@ -165,6 +178,10 @@ class UsageData(BaseModel):
     user: OptionalId = Field(description="The end user's id; an opaque id, so that it can be erased elsewhere.")
     provider: OptionalId = Field(description="Who answered, `openai` for example.")
     model: OptionalId = Field(description="The model that answered and is priced.")
+    variant: Variant | None = Field(
+        default=None,
+        description="What the request was besides its model: prices and adjustments of a book are selected by it.",
+    )
     status: Literal["ok", "error"] | None = Field(
         default=None, description="`ok` when absent. Failed events are counted, and billed or not by the price."
     )

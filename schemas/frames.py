@@ -47,6 +47,7 @@ EVENTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "user": pl.String,
     "provider": pl.String,
     "model": pl.String,
+    "variant": pl.String,  # compact JSON object with sorted keys, "" when there is none: see schemas.variants
     "status": pl.String,  # "ok" or "error"
     "tags": pl.String,  # compact JSON object with sorted keys, "" when there are none
 }
@@ -80,7 +81,7 @@ KINDS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "kind": pl.UInt32,
     "meter": pl.String,
     "name": pl.String,  # the price's name on the invoice, "" without a price
-    "price_id": pl.String,  # "BOOK@REVISION:ROW", "" without a price
+    "price_id": pl.String,  # "BOOK@REVISION:ROW", then "*BOOK@REVISION:xROW" of each adjustment; "" without a price
     "state": pl.String,  # one of LINE_STATES
 }
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import defaultdict
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Protocol, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -22,7 +22,9 @@ from schemas.catalog_values import (
     InvoiceName,
     Meter,
     ModelName,
+    Multiplier,
     OptionalId,
+    OptionalMeter,
     Per,
     Quantity,
     Whole,
@@ -33,6 +35,7 @@ from schemas.event import ID_CHARACTERS_MAX
 from schemas.event_values import EPOCH, INSTANT_MAX_US, INSTANT_MIN_US, RESERVED_USAGE_NAMES
 from schemas.frames import REQUESTS
 from schemas.period_prices import PERIOD_PRICES_MAX, PeriodPrice
+from schemas.variants import VARIANT_KEYS, variant_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 PRICES_MAX: Final = 20_000
 TIERS_MAX: Final = 16
 IGNORE_MAX: Final = 1_000
+ADJUSTMENTS_MAX: Final = 1_000
+ALIASES_MAX: Final = 1_000
 
 #: The derived quantity that context thresholds look at: the whole input of one request, cached or not.
 INPUT_CONTEXT: Final = "input_context_tokens"
@@ -125,6 +130,47 @@ class Tier(BaseModel):
         return self
 
 
+def _read_batch(value: object) -> bool:
+    if value is not True:
+        raise mistake("must be true; what is for every request leaves it out")
+    return True
+
+
+class Variant(BaseModel):
+    """What a request must say for a price or an adjustment to be for it; an event that says more matches too."""
+
+    model_config = FROZEN
+
+    service_tier: OptionalId = ""
+    batch: Annotated[bool, BeforeValidator(_read_batch)] = False
+    speed: OptionalId = ""
+    region: OptionalId = ""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that it names."""
+        return tuple(key for key in VARIANT_KEYS if getattr(self, key))
+
+    @property
+    def pairs(self) -> dict[str, str | bool]:
+        """What it says, by key."""
+        return {key: getattr(self, key) for key in self.keys}
+
+    @property
+    def text(self) -> str:
+        """The same as an event carries it; ``""`` when it names nothing."""
+        return variant_text(self.pairs)
+
+    @property
+    def specificity(self) -> tuple[bool, ...]:
+        """Larger is more specific: the service tier decides first, then batch, then the speed, then the region."""
+        return tuple(key in self.keys for key in VARIANT_KEYS)
+
+
+#: For every request, whatever it says.
+ANY_VARIANT: Final = Variant()
+
+
 class Price(BaseModel):
     """One row of a price book. An absent org, provider or model is ``""`` and means "any"."""
 
@@ -134,6 +180,7 @@ class Price(BaseModel):
     provider: OptionalId = ""
     model: ModelName = ""  # an exact model, or the beginning of one and "*"
     org: OptionalId = ""
+    variant: Variant = ANY_VARIANT
     meter: Meter
     name: InvoiceName = ""  # on the invoice; see `invoice_name`
     price: Amount
@@ -169,23 +216,94 @@ class Price(BaseModel):
         return LAST_US if self.until is None else microseconds(self.until)
 
     @property
-    def reach(self) -> tuple[str, str, str, str, str]:
-        """What two prices must share to be equally specific for one event: org, model, provider, and what is priced.
+    def reach(self) -> tuple[str, ...]:
+        """What two prices must share to be equally specific for one event: whom it is for, and what is priced.
 
-        Two different models (or suffixes) that match one event have different lengths, so one is more specific.
+        Two different models (or suffixes) that match one event have different lengths, so one is more specific; two
+        different variants that match one event name different keys, and their order decides.
         """
-        return (self.operation, self.meter, self.org, self.model, self.provider)
+        return (self.operation, self.meter, self.org, self.model, self.provider, self.variant.text)
 
     @property
-    def specificity(self) -> tuple[bool, int, bool]:
-        """Larger is more specific: org first, then the model (exact, longer suffix, shorter, none), then provider."""
-        exact = bool(self.model) and not self.model.endswith("*")
-        model_rank = ID_CHARACTERS_MAX + 2 if exact else len(self.model)
-        return (bool(self.org), model_rank, bool(self.provider))
+    def specificity(self) -> tuple[object, ...]:
+        """Larger is more specific: org, then model (exact, longer suffix, shorter, none), provider, and variant."""
+        return (bool(self.org), model_rank(self.model), bool(self.provider), self.variant.specificity)
 
     def content(self) -> dict[str, object]:
         """The row as JSON values, without what is left at its default."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+class Adjustment(BaseModel):
+    """A percentage on the prices of a variant: what is for its requests costs ``multiplier`` times as much.
+
+    An absent org, operation, provider, model or meter is ``""`` and means "any".
+    """
+
+    model_config = FROZEN
+
+    operation: OptionalId = ""
+    provider: OptionalId = ""
+    model: ModelName = ""
+    org: OptionalId = ""
+    variant: Variant
+    meter: OptionalMeter = ""
+    multiplier: Multiplier
+    from_: Instant | None = Field(default=None, alias="from")
+    until: Instant | None = None
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.meter == INPUT_CONTEXT:
+            raise mistake(f"is for {INPUT_CONTEXT}, which has no price of its own")
+        if not self.variant.keys:
+            raise mistake(f"names no variant: it needs one or more of {', '.join(VARIANT_KEYS)}")
+        if self.from_ is not None and self.until is not None and self.until <= self.from_:
+            raise mistake("ends before it begins: `until` must be later than `from`")
+        return self
+
+    @property
+    def start_us(self) -> int:
+        """The first instant at which it may apply, in microseconds since 1970."""
+        return FIRST_US if self.from_ is None else microseconds(self.from_)
+
+    @property
+    def end_us(self) -> int:
+        """The first instant at which it no longer applies, likewise; the year 10000 when it has no end."""
+        return LAST_US if self.until is None else microseconds(self.until)
+
+    @property
+    def hours(self) -> None:
+        """It applies at all times of the day."""
+
+    @property
+    def reach(self) -> tuple[str, ...]:
+        """What two adjustments must share to be equally specific for one price of one event."""
+        return (self.operation, self.meter, self.org, self.model, self.provider, self.variant.text)
+
+    @property
+    def specificity(self) -> tuple[object, ...]:
+        """Larger is more specific, among adjustments of one variant: org, model, provider, operation, meter."""
+        return (
+            bool(self.org),
+            model_rank(self.model),
+            bool(self.provider),
+            bool(self.operation),
+            bool(self.meter),
+        )
+
+    def adjusts(self, price: Price) -> bool:
+        """Whether it may apply to a price: one for a variant has the keys that it names in it already."""
+        return not set(self.variant.keys) & set(price.variant.keys)
+
+    def content(self) -> dict[str, object]:
+        """The row as JSON values, without what is left at its default."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def model_rank(model: str) -> int:
+    """Larger is more specific: an exact model, then a longer suffix, a shorter one, none."""
+    return ID_CHARACTERS_MAX + 2 if model and not model.endswith("*") else len(model)
 
 
 def _check_tiers(tiers: tuple[Tier, ...]) -> None:
@@ -209,6 +327,14 @@ def _not_reserved(meter: str) -> str:
     return meter
 
 
+def _read_aliases(aliases: dict[str, str]) -> dict[str, str]:
+    """The aliases, sorted; each leads to a provider in one step."""
+    for alias, provider in aliases.items():
+        if provider in aliases:
+            raise mistake(f"has {alias} for {provider}, which is an alias itself: name the provider of the prices")
+    return dict(sorted(aliases.items()))
+
+
 class PriceBook(BaseModel):
     """All prices of one name. ``revision`` 0 is a book as it stands in a file, not applied yet."""
 
@@ -219,6 +345,9 @@ class PriceBook(BaseModel):
     currency: Annotated[str, BeforeValidator(_read_currency)]
     prices: tuple[Price, ...] = Field(default=(), max_length=PRICES_MAX, strict=False)
     period_prices: tuple[PeriodPrice, ...] = Field(default=(), max_length=PERIOD_PRICES_MAX, strict=False)
+    adjustments: tuple[Adjustment, ...] = Field(default=(), max_length=ADJUSTMENTS_MAX, strict=False)
+    #: Other names of providers: an event of ``gcp.gemini`` finds the prices of ``google``. Kept sorted.
+    provider_aliases: Annotated[dict[Id, Id], Field(max_length=ALIASES_MAX), AfterValidator(_read_aliases)] = {}
     #: A set; kept sorted, so that its order in a file makes no revision.
     ignore: Annotated[
         tuple[Annotated[Meter, AfterValidator(_not_reserved)], ...],
@@ -229,6 +358,10 @@ class PriceBook(BaseModel):
     def price_id(self, row: int) -> str:
         """The id of the price at the zero-based place ``row``: ``BOOK@REVISION:ROW``, counted from 1."""
         return f"{self.name}@{self.revision}:{row + 1}"
+
+    def adjustment_id(self, row: int) -> str:
+        """The id of the adjustment at the zero-based place ``row``: ``BOOK@REVISION:xROW``, counted from 1."""
+        return f"{self.name}@{self.revision}:x{row + 1}"
 
     def content_hash(self) -> str:
         """SHA-256 of what the book says. The revision, comments and the way numbers are written do not matter."""
@@ -274,10 +407,40 @@ def next_revision(loaded: PriceBook, *, in_force: PriceBook | None) -> PriceBook
     return loaded.model_copy(update={"revision": in_force.revision + 1})
 
 
-def overlapping_pairs(prices: Sequence[Price]) -> Iterator[tuple[int, int, datetime]]:
+#: Stands between the id of a price and those of the adjustments that were applied to it; no id has one.
+ADJUSTED_BY: Final = "*"
+
+
+def adjusted_id(price_id: str, adjustment_ids: Sequence[str]) -> str:
+    """Gives what a line says it was priced by: the price, and each adjustment that was applied to it."""
+    return ADJUSTED_BY.join([price_id, *adjustment_ids])
+
+
+class Dated(Protocol):
+    """A row of a book that reaches something at some time: a price or an adjustment."""
+
+    @property
+    def reach(self) -> tuple[str, ...]:
+        """What two rows must share to be equally specific."""
+
+    @property
+    def start_us(self) -> int:
+        """The first instant at which it may apply."""
+
+    @property
+    def end_us(self) -> int:
+        """The first instant at which it no longer applies."""
+
+    @property
+    def hours(self) -> Hours | None:
+        """The time of day, None for all of it."""
+
+
+def overlapping_pairs(prices: Sequence[Dated]) -> Iterator[tuple[int, int, datetime]]:
     """Gives all pairs of places whose prices are equally specific for one event at one instant, and that instant.
 
-    The prices may come from several books. Within a pair the smaller place comes first.
+    The prices may come from several books; adjustments are compared likewise, among themselves. Within a pair the
+    smaller place comes first.
     """
     by_reach: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, price in enumerate(prices):
@@ -287,7 +450,7 @@ def overlapping_pairs(prices: Sequence[Price]) -> Iterator[tuple[int, int, datet
         yield from _overlaps_of_one_reach(prices, places)
 
 
-def _overlaps_of_one_reach(prices: Sequence[Price], places: list[int]) -> Iterator[tuple[int, int, datetime]]:
+def _overlaps_of_one_reach(prices: Sequence[Dated], places: list[int]) -> Iterator[tuple[int, int, datetime]]:
     """Sweeps over prices in the order of their start; only those that have not ended yet are compared."""
     running: list[int] = []
     for place in places:
@@ -299,7 +462,7 @@ def _overlaps_of_one_reach(prices: Sequence[Price], places: list[int]) -> Iterat
         running.append(place)
 
 
-def _first_common_instant_us(one: Price, other: Price) -> int | None:
+def _first_common_instant_us(one: Dated, other: Dated) -> int | None:
     start, end = max(one.start_us, other.start_us), min(one.end_us, other.end_us)
     midnight = start - start % DAY_US
     # The earliest common instant lies within 24 hours of the start: on its day or on the next.

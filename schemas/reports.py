@@ -73,6 +73,9 @@ class InvoiceSum(NamedTuple):
 
     ``name`` is "" where no meter has a price. An event with several names adds to ``quantity`` and ``cost`` of each,
     and to ``events``, ``unpriced`` and ``event_cost`` of one of them, so that all these sums over all rows are right.
+
+    With ``corrects`` (a month, ``YYYY-MM``) it is what corrections of that month, made after it had closed, add to this
+    invoice. A row ``is_taken_back`` holds what they must not add to the figures of the month itself.
     """
 
     project: str
@@ -85,6 +88,8 @@ class InvoiceSum(NamedTuple):
     unpriced: int
     event_cost: Decimal
     newest_us: int | None
+    corrects: str = ""
+    is_taken_back: bool = False
 
 
 class BridgeSum(NamedTuple):

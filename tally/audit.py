@@ -30,6 +30,7 @@ from clickhouse.audit import (
     slices,
 )
 from clickhouse.client import Store
+from clickhouse.corrections import check_corrections
 from schemas.errors import AnswerIsNo, WrongUse
 from tally.connect import store_address
 from tally.kafka import LogView as KafkaLog
@@ -130,6 +131,7 @@ def audit(  # noqa: PLR0913 -- the parts of one question
         check_counted_once(store, org=org, facts=facts, horizon=horizon),
         check_repeats(store, org=org, fence=fence),
         facts_priced,
+        check_corrections(store, within=within),
         *totals,
     ]
     return Audit(checks, Figures(unaccounted_events, drift_cost), differing, fence)

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from clickhouse.catalog import StoredRevision
     from clickhouse.client import Store
     from schemas.catalog_file import CatalogFile
-    from schemas.price_book import Price
+    from schemas.price_book import Adjustment, Price
     from tally.settings import Settings
 
 #: The header that marks a control block in ``usage.priced``.
@@ -352,21 +352,28 @@ def describe(entry: CatalogEntry, *, at: str | None = None) -> dict[str, Any]:
         for price_id, price in with_ids(book.name, book.revision, book.period_prices)
         if instant is None or price.holds_in(f"{instant.year:04}-{instant.month:02}")
     ]
+    adjustments = [
+        {"adjustment_id": book.adjustment_id(place), **entry.content()}
+        for place, entry in enumerate(book.adjustments)
+        if instant is None or _applies(entry, instant)
+    ]
     return {
         **head,
         "currency": book.currency,
         "prices": prices,
         "period_prices": period_prices,
+        "adjustments": adjustments,
+        "provider_aliases": book.provider_aliases,
         "ignore": list(book.ignore),
     }
 
 
-def _applies(price: Price, instant: datetime) -> bool:
-    """Whether the price's span and hours hold the instant."""
+def _applies(row: Price | Adjustment, instant: datetime) -> bool:
+    """Whether the row's span and hours hold the instant."""
     instant_us = microseconds(instant)
-    spans = WHOLE_DAY if price.hours is None else price.hours.spans
+    spans = WHOLE_DAY if row.hours is None else row.hours.spans
     second = instant_us % DAY_US // SECOND_US
-    return price.start_us <= instant_us < price.end_us and any(start <= second < end for start, end in spans)
+    return row.start_us <= instant_us < row.end_us and any(start <= second < end for start, end in spans)
 
 
 def _instant(text: str) -> datetime:

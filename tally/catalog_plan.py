@@ -1,7 +1,8 @@
 """What applying catalog files would change, and why it can't be done: decided from values alone.
 
 Names are never shared by a price book and a rule set, rule ids are unique over all sets, all books in force have one
-currency, and no two prices of all books in force are equally specific for one event at one instant.
+currency, no two prices or adjustments of all books in force are equally specific for one event at one instant, and
+their aliases do not contradict each other.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas.catalog_file import CatalogError, Mistake
+from schemas.books_in_force import contradictions_of
+from schemas.catalog_file import CatalogError, Mistake, spell_start
 from schemas.catalog_values import write_instant
 from schemas.period_prices import overlapping_months, spell_month, with_ids
 from schemas.price_book import PriceBook, canonical_json, next_revision, overlapping_pairs
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from schemas.catalog_file import CatalogFile
     from schemas.period_prices import PeriodPrice
-    from schemas.price_book import Price
+    from schemas.price_book import Adjustment, Price
 
     Content = PriceBook | RuleSet
 
@@ -74,13 +76,17 @@ def _rows_by_key(content: Content) -> dict[str, dict[str, Any]]:
         return {rule.id: rule.model_dump(mode="json", by_alias=True, exclude_defaults=True) for rule in content.rules}
     rows = {_price_key(price): price.content() for price in content.prices}
     rows |= {_period_price_key(price): {"period_price": price.content()} for price in content.period_prices}
+    rows |= {_price_key(entry): {"adjustment": entry.content()} for entry in content.adjustments}
+    if content.provider_aliases:
+        rows["provider_aliases"] = {"provider_aliases": content.provider_aliases}
     if content.ignore:
         rows["ignore"] = {"ignore": list(content.ignore)}
     return rows
 
 
-def _price_key(price: Price) -> str:
-    return canonical_json([*price.reach, str(price.from_), None if price.hours is None else price.hours.model_dump()])
+def _price_key(row: Price | Adjustment) -> str:
+    hours = None if row.hours is None else row.hours.model_dump()
+    return canonical_json([type(row).__name__, *row.reach, str(row.from_), hours])
 
 
 def _period_price_key(price: PeriodPrice) -> str:
@@ -151,6 +157,8 @@ def _mistakes(
     yield from _ambiguous_prices(files, books)
     yield from _ambiguous_period_prices(files, books)
     yield from _period_prices_of_nothing(files, books)
+    yield from _ambiguous_adjustments(files, books)
+    yield from _contradictions_of_books(files, books)
     yield from _shared_rule_ids(files, [content for content in staying if isinstance(content, RuleSet)])
 
 
@@ -258,6 +266,37 @@ def _period_prices(files: Iterable[CatalogFile]) -> Iterator[tuple[CatalogFile, 
         prices = () if file.price_book is None else file.price_book.period_prices
         for price, line in zip(prices, file.period_price_lines, strict=True):
             yield file, price, line
+
+
+def _ambiguous_adjustments(files: Sequence[CatalogFile], books: Sequence[PriceBook]) -> Iterator[tuple[str, Mistake]]:
+    """The same for adjustments."""
+    rows = [
+        (entry, "", 0, f"{book.adjustment_id(at)}, which is in force")
+        for book in books
+        for at, entry in enumerate(book.adjustments)
+    ]
+    for file in files:
+        if file.price_book is not None:
+            rows += [
+                (entry, file.filename, line, f"that in line {line} of {file.filename}")
+                for entry, line in zip(file.price_book.adjustments, file.adjustment_lines, strict=True)
+            ]
+    for first, second, instant in overlapping_pairs([row[0] for row in rows]):
+        _, filename, line, _ = rows[second]
+        if filename and filename != rows[first][1]:
+            sentence = (
+                f"this adjustment is as specific as {rows[first][3]}, and both apply, first {spell_start(instant)}: "
+                "let one end before the other begins, or make one more specific"
+            )
+            yield filename, Mistake(line, 1, sentence)
+
+
+def _contradictions_of_books(files: Sequence[CatalogFile], books: Sequence[PriceBook]) -> Iterator[tuple[str, Mistake]]:
+    """What no row by itself is wrong about: aliases of several books, and how dear an event could become."""
+    together = [*books, *(file.price_book for file in files if file.price_book is not None)]
+    filename = next((file.filename for file in reversed(files) if file.price_book is not None), "")
+    if filename:
+        yield from ((filename, Mistake(0, 0, sentence)) for sentence in contradictions_of(together))
 
 
 def _shared_rule_ids(files: Sequence[CatalogFile], sets: Sequence[RuleSet]) -> Iterator[tuple[str, Mistake]]:

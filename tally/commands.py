@@ -305,6 +305,8 @@ def catalog_show(
     period_prices = document.get("period_prices", [])
     if period_prices and (form or default_format()) is Format.TABLE:
         print_table(period_prices, columns=_columns(period_prices))
+    if document.get("adjustments") and (form or default_format()) is Format.TABLE:
+        print_table(document["adjustments"], columns=_columns(document["adjustments"]), title="Adjustments")
 
 
 class Source(StrEnum):

@@ -3,6 +3,9 @@
 The package counts inclusively (its input holds the cached tokens) and bills what has no price of its own at the price
 of what holds it: cached tokens of a model without a cache price cost what input costs. A book counts disjointly, so
 that reading is written out as rows. Reasoning tokens are a part of the output in both: their row is the difference.
+
+A variant of a request (a batch, a service tier) has rows for what the package prices for it, from the day on which it
+does; all else of such a request has the rows without a variant.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ from genai_prices.types import ConditionalPrice, ModelPrice, StartDateConstraint
 
 from schemas.catalog_values import PRICE_DECIMALS_MAX
 from schemas.frames import MEMO_METERS
-from schemas.price_book import INPUT_CONTEXT, Hours, Price, Tier
+from schemas.price_book import ANY_VARIANT, INPUT_CONTEXT, Hours, Price, Tier, Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from genai_prices.types import ModelInfo
+    from genai_prices.types import ModelInfo, PriceVariant
 
 #: The operation of all rows, as in every example of events.
 OPERATION: Final = "llm.request"
@@ -47,6 +50,10 @@ _KNOWN_KEYS: Final = {REASONING_KEY, *OTHER_METERS, *(key for keys in TOKEN_KEYS
 #: How resellers end the names of models that cost nothing; without it a model without prices is one nobody looked up.
 FREE: Final = ":free"
 FREE_METERS: Final = ("input_tokens", "cache_read_tokens", "output_tokens")
+#: Keys of the package's price context that an event can say, and how; ``processing`` has only one value besides none.
+CONTEXT_KEYS: Final = ("service_tier", "speed")
+PROCESSING: Final = "processing"
+BATCH: Final = "batch"
 _DAY: Final = timedelta(days=1)
 
 
@@ -68,6 +75,7 @@ class Line:
     start: date | None
     until: date | None
     hours: tuple[time, time] | None
+    variant: Variant = ANY_VARIANT
 
     def row(self, *, provider: str, model: str) -> Price:
         """The row of a book for a provider and a name of the model."""
@@ -76,6 +84,7 @@ class Line:
                 "operation": OPERATION,
                 "provider": provider,
                 "model": model,
+                "variant": self.variant,
                 "meter": self.meter,
                 "price": self.amount.price,
                 "per": self.per,
@@ -99,6 +108,7 @@ class Tariff:
     lines: tuple[Line, ...]
     rounded: tuple[tuple[str, Decimal, Decimal], ...]  # key of the package, before, after
     unsaid: tuple[str, ...]  # keys of the package
+    unsaid_variants: tuple[str, ...] = ()  # what they are selected by in the package
 
     @property
     def meters(self) -> frozenset[str]:
@@ -106,23 +116,47 @@ class Tariff:
         return frozenset(line.meter for line in self.lines)
 
 
-def tariff_of(model: ModelInfo) -> Tariff:
-    """Gives the prices of a model at the standard service tier, without variants like batch."""
+def tariff_of(model: ModelInfo, *, with_variants: bool = True) -> Tariff:
+    """Gives the prices of a model. Without variants they are those that another provider takes over from its owner."""
+    variants = [*(model.price_variants or ())] if with_variants else []
     prices = [model.prices] if isinstance(model.prices, ModelPrice) else [entry.prices for entry in model.prices]
+    standard = list(prices)
+    prices += [variant.prices for variant in variants if variant_of(variant.when) is not None]
     keys = sorted({key for price in prices for key, value in vars(price).items() if value is not None})
     meters = {meter: TOKENS for meter, ways in TOKEN_KEYS.items() if _is_sold(meter, ways, keys)}
     if REASONING_KEY in keys:
         meters[REASONING] = TOKENS
     meters |= {OTHER_METERS[key][0]: OTHER_METERS[key][1] for key in keys if key in OTHER_METERS}
     unsaid = {key for key in keys if key not in _KNOWN_KEYS}
-    if REASONING_KEY in keys and not all(_difference(price) for price in prices):
+    if REASONING_KEY in keys and not all(_difference(price) for price in standard):
         # Output would cost too much, and silently: reasoning tokens are a memo, which needs no price.
         unsaid.add(REASONING_KEY)
         meters = {meter: per for meter, per in meters.items() if meter not in ("output_tokens", REASONING)}
     lines = tuple(line for meter, per in meters.items() for line in _lines(model, meter, per))
+    for variant in dict.fromkeys(filter(None, (variant_of(entry.when) for entry in variants))):
+        lines += tuple(line for meter, per in meters.items() for line in _lines(model, meter, per, variant))
     if not keys and model.id.endswith(FREE):
         lines = tuple(Line(meter, TOKENS, Amount(Decimal(0)), None, None, None) for meter in FREE_METERS)
-    return Tariff(lines, tuple(_rounded(prices)), tuple(sorted(unsaid)))
+    unsaid_variants = {_spelled(entry.when) for entry in variants if variant_of(entry.when) is None}
+    return Tariff(lines, tuple(_rounded(prices)), tuple(sorted(unsaid)), tuple(sorted(unsaid_variants)))
+
+
+def variant_of(when: Mapping[str, str]) -> Variant | None:
+    """Gives the variant of an event that the package means by a price context, None when an event can't say it."""
+    if set(when) - {*CONTEXT_KEYS, PROCESSING} or when.get(PROCESSING, BATCH) != BATCH:
+        return None
+    said = {key: value for key, value in when.items() if key != PROCESSING}
+    return Variant.model_validate(said | ({BATCH: True} if PROCESSING in when else {}))
+
+
+def context_of(variant: Mapping[str, object]) -> dict[str, str]:
+    """Gives the package's price context of a variant, as ``Variant.pairs`` has it."""
+    said = {key: str(variant[key]) for key in CONTEXT_KEYS if key in variant}
+    return said | ({PROCESSING: BATCH} if variant.get(BATCH) else {})
+
+
+def _spelled(when: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(when.items()))
 
 
 def _is_sold(meter: str, ways: Sequence[str], keys: Sequence[str]) -> bool:
@@ -131,9 +165,12 @@ def _is_sold(meter: str, ways: Sequence[str], keys: Sequence[str]) -> bool:
     return any(key in keys for key in own)
 
 
-def _lines(model: ModelInfo, meter: str, per: int) -> Iterator[Line]:
+def _lines(model: ModelInfo, meter: str, per: int, variant: Variant = ANY_VARIANT) -> Iterator[Line]:
     """The lines of one meter: spans of days, each cut by hours where the price depends on them."""
-    spans = [(start, until, _cells(model, meter, per, start or _day_before(until))) for start, until in _spans(model)]
+    spans = [
+        (start, until, _cells(model, meter, per, start or _day_before(until), variant))
+        for start, until in _spans(model)
+    ]
     merged: list[tuple[date | None, date | None, list[tuple[tuple[time, time] | None, Amount | None]]]] = []
     for start, until, cells in spans:
         if merged and merged[-1][2] == cells:
@@ -141,7 +178,9 @@ def _lines(model: ModelInfo, meter: str, per: int) -> Iterator[Line]:
         else:
             merged.append((start, until, cells))
     for start, until, cells in merged:
-        yield from (Line(meter, per, amount, start, until, hours) for hours, amount in cells if amount is not None)
+        yield from (
+            Line(meter, per, amount, start, until, hours, variant) for hours, amount in cells if amount is not None
+        )
 
 
 def _spans(model: ModelInfo) -> list[tuple[date | None, date | None]]:
@@ -151,15 +190,19 @@ def _spans(model: ModelInfo) -> list[tuple[date | None, date | None]]:
     return list(zip([None, *days], [*days, None], strict=True))
 
 
-def _entries(model: ModelInfo) -> list[ConditionalPrice]:
-    return [] if isinstance(model.prices, ModelPrice) else model.prices
+def _entries(model: ModelInfo) -> list[ConditionalPrice | PriceVariant]:
+    """All prices that may depend on the time."""
+    conditional = [] if isinstance(model.prices, ModelPrice) else model.prices
+    return [*conditional, *(model.price_variants or ())]
 
 
 def _day_before(until: date | None) -> date:
     return date(2000, 1, 1) if until is None else until - _DAY
 
 
-def _cells(model: ModelInfo, meter: str, per: int, day: date) -> list[tuple[tuple[time, time] | None, Amount | None]]:
+def _cells(
+    model: ModelInfo, meter: str, per: int, day: date, variant: Variant
+) -> list[tuple[tuple[time, time] | None, Amount | None]]:
     """What the meter costs at each time of one day; neighbours of one price are one cell, also around midnight."""
     starts = sorted(
         {
@@ -169,7 +212,7 @@ def _cells(model: ModelInfo, meter: str, per: int, day: date) -> list[tuple[tupl
             for moment in (entry.constraint.start_time, entry.constraint.end_time)
         }
     ) or [time(0)]
-    amounts = [_amount(model.get_prices(datetime.combine(day, start, UTC)), meter, per) for start in starts]
+    amounts = [_amount_at(model, meter, per, datetime.combine(day, start, UTC), variant) for start in starts]
     kept = [place for place in range(len(starts)) if amounts[place] != amounts[place - 1]]
     if not kept:
         return [(None, amounts[0])]
@@ -184,11 +227,37 @@ def _utc(moment: time) -> time:
     return datetime.combine(date(2000, 1, 1), moment).astimezone(UTC).time()
 
 
-def _amount(prices: ModelPrice, meter: str, per: int) -> Amount | None:
+def _amount_at(model: ModelInfo, meter: str, per: int, moment: datetime, variant: Variant) -> Amount | None:
+    """What a meter costs at a moment; for a variant None where the package has no price for it of its own."""
+    if not variant.keys:
+        return _amount(model.get_prices(moment), meter, per)
+    resolved = model.get_prices(moment, context_of(variant.pairs))
+    own = _own_keys(model, moment, variant)
+    keys = _keys_of(meter)
+    used = keys if meter == REASONING else [key for key in keys if vars(resolved).get(key) is not None][:1]
+    return _amount(resolved, meter, per) if own.intersection(used) else None
+
+
+def _own_keys(model: ModelInfo, moment: datetime, variant: Variant) -> set[str]:
+    """The keys that the package prices for a variant at a moment."""
+    context = context_of(variant.pairs)
+    return {
+        key
+        for entry in model.price_variants or ()
+        if (entry.constraint is None or entry.constraint.active(moment)) and entry.when.items() <= context.items()
+        for key, value in vars(entry.prices).items()
+        if value is not None
+    }
+
+
+def _keys_of(meter: str) -> Sequence[str]:
     if meter == REASONING:
-        return _difference(prices)
-    keys = TOKEN_KEYS.get(meter) or tuple(key for key, (name, _) in OTHER_METERS.items() if name == meter)
-    return _first(prices, keys, per)
+        return (REASONING_KEY, *TOKEN_KEYS["output_tokens"])
+    return TOKEN_KEYS.get(meter) or tuple(key for key, (name, _) in OTHER_METERS.items() if name == meter)
+
+
+def _amount(prices: ModelPrice, meter: str, per: int) -> Amount | None:
+    return _difference(prices) if meter == REASONING else _first(prices, _keys_of(meter), per)
 
 
 def _first(prices: ModelPrice, keys: Sequence[str], per: int) -> Amount | None:

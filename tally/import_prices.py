@@ -19,6 +19,7 @@ from genai_prices.data import providers as PROVIDERS  # noqa: N812 -- it is a co
 
 from schemas.errors import WrongUse
 from schemas.price_book import PRICES_MAX
+from schemas.providers import OTHER_NAMES
 from tally.genai_models import models_of, names_of, offers_of, unsaid_rules, winner_of
 from tally.genai_rows import REASONING_KEY, tariff_of
 
@@ -26,21 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from genai_prices.types import ModelInfo, Provider
+    from genai_prices.types import ModelInfo
 
     from schemas.price_book import Price
     from tally.genai_models import Offer
+    from tally.genai_rows import Tariff
 
 PACKAGE: Final = "genai-prices"
-#: What OpenTelemetry calls a provider of the package in ``gen_ai.provider.name``, where it has a name of its own:
-#: https://github.com/open-telemetry/semantic-conventions-genai
-ALIASES: Final = {
-    "aws": ("aws.bedrock",),
-    "azure": ("azure.ai.inference", "azure.ai.openai"),
-    "google": ("gcp.gemini", "gcp.gen_ai", "gcp.vertex_ai"),
-    "mistral": ("mistral_ai",),
-    "x-ai": ("x_ai",),
-}
 #: A pattern that begins so is a regular expression, else it is a glob.
 REGEX: Final = "re:"
 NEAR_MAX: Final = 3
@@ -74,9 +67,19 @@ class ImportedBook:
         """All rows in their order."""
         return [price for _, prices in self.groups for price in prices]
 
+    @property
+    def provider_aliases(self) -> dict[str, str]:
+        """The other names of the providers that have rows, sorted."""
+        providers = {price.provider for price in self.prices}
+        aliases = ((alias, name) for name, other in OTHER_NAMES.items() if name in providers for alias in other)
+        return dict(sorted(aliases))
+
     def text(self) -> str:
         """The book as YAML; what is left out or changed stands at its end as comments."""
-        lines = [*self._head(), f"price_book: {self.name}", "currency: USD", "prices:"]
+        lines = [*self._head(), f"price_book: {self.name}", "currency: USD"]
+        if self.provider_aliases:
+            lines += ["provider_aliases:", *(f"  {alias}: {name}" for alias, name in self.provider_aliases.items())]
+        lines += ["prices:"]
         for title, prices in self.groups:
             lines += [f"  # {title}", *(f"  - {_flow(price.content())}" for price in prices)]
         return "\n".join([*lines, *self._end()]) + "\n"
@@ -103,10 +106,11 @@ class ImportedBook:
 
 
 def import_book(patterns: Sequence[str] = ()) -> ImportedBook:
-    """Gives the book of the models that a pattern matches, or of all models under the package's names of providers.
+    """Gives the book of the models that a pattern matches, or of all models.
 
-    A pattern is matched against ``PROVIDER/MODEL``, where the provider is the name that the rows will have: one of the
-    package or one of OpenTelemetry. Upper and lower case are the same to it.
+    A pattern is matched against ``PROVIDER/MODEL``, where the provider is a name of the package or another name that
+    it is known by. The rows have the package's name, and the book has the other ones as aliases. Upper and lower case
+    are the same to a pattern.
 
     Raises:
         WrongUse: a pattern matches nothing or is no regular expression, or there are more rows than a book can hold.
@@ -137,38 +141,37 @@ def write_book(book: ImportedBook, path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """The models of a provider under one of its names; ``wanted`` are places in ``models``."""
+    """The models of a provider; ``wanted`` are places in ``models``, of which the first ``own`` are its own."""
 
     name: str
     models: list[ModelInfo]
     wanted: frozenset[int]
+    own: int
+
+    def tariff_of(self, model: ModelInfo) -> Tariff:
+        """The prices of a model; for one of another provider the package knows no variants here."""
+        return tariff_of(model, with_variants=any(model is one for one in self.models[: self.own]))
 
 
 def _asked_for(patterns: Sequence[str]) -> list[_Listing]:
     tests = {pattern: _test_of(pattern) for pattern in patterns}
     idle, known, listings = dict.fromkeys(patterns), set[str](), []
-    for name, provider in _named_providers():
+    for provider in sorted(PROVIDERS, key=lambda provider: provider.id):
         models = models_of(provider, providers=PROVIDERS)
+        names = (provider.id, *OTHER_NAMES.get(provider.id, ()))
         wanted = set()
         for place, model in enumerate(models):
-            keys = [f"{name}/{key}".lower() for key in names_of(model)]
+            keys = [f"{name}/{key}".lower() for name in names for key in names_of(model)]
             found = [pattern for pattern, test in tests.items() if any(map(test, keys))]
-            if found or (not patterns and name == provider.id):
+            if found or not patterns:
                 wanted.add(place)
             for pattern in found:
                 idle.pop(pattern, None)
             known.update(keys)
-        listings.append(_Listing(name, models, frozenset(wanted)))
+        listings.append(_Listing(provider.id, models, frozenset(wanted), own=len(provider.models)))
     for pattern in idle:
         raise WrongUse(f"--models {pattern} matches no model of {PACKAGE} {version(PACKAGE)}{_near(pattern, known)}.")
     return [listing for listing in listings if listing.wanted]
-
-
-def _named_providers() -> list[tuple[str, Provider]]:
-    return sorted(
-        ((name, provider) for provider in PROVIDERS for name in (provider.id, *ALIASES.get(provider.id, ()))),
-        key=lambda named: named[0],
-    )
 
 
 def _test_of(pattern: str) -> Callable[[str], object]:
@@ -189,12 +192,12 @@ def _add(book: ImportedBook, listing: _Listing) -> None:
     """Adds the rows of a listing, a group for each model, and what they do not say."""
     rows: defaultdict[str, list[Price]] = defaultdict(list)
     for offer in _kept(listing):
-        lines = tariff_of(offer.model).lines
+        lines = listing.tariff_of(offer.model).lines
         rows[offer.model.id] += [line.row(provider=listing.name, model=offer.name) for line in lines]
     book.groups += [(f"{listing.name}/{title}", prices) for title, prices in sorted(rows.items()) if prices]
     for place in sorted(listing.wanted):
         model = listing.models[place]
-        for reason, detail in (*_left_out(model), *_taken(listing, model)):
+        for reason, detail in (*_left_out(model, listing.tariff_of(model)), *_taken(listing, model)):
             book.left_out.append(LeftOut(reason, f"{listing.name}/{model.id}", detail))
 
 
@@ -208,17 +211,15 @@ def _kept(listing: _Listing) -> list[Offer]:
     return [offer for offer in offers if id(offer.model) in wanted or offer.name.startswith(beginnings)]
 
 
-def _left_out(model: ModelInfo) -> Iterator[tuple[str, str]]:
-    tariff = tariff_of(model)
+def _left_out(model: ModelInfo, tariff: Tariff) -> Iterator[tuple[str, str]]:
     if not tariff.lines:
         yield "it has no price that a row can say; the package would say 0", ", ".join(tariff.unsaid)
     for key in tariff.unsaid:
         yield UNSAID.get(key, "a part of the tokens has a price of its own, and no meter here"), key
     for key, before, after in sorted(set(tariff.rounded)):
         yield "the noise of a float is rounded to 12 decimals for one unit", f"{key}: {before:f} -> {after:f}"
-    for variant in model.price_variants or ():
-        when = ", ".join(f"{key}={value}" for key, value in sorted(variant.when.items()))
-        yield "a variant of the request has prices of its own; an event can't say that it is one", when
+    for when in tariff.unsaid_variants:
+        yield "a variant of the request has prices of its own, and an event can't say that it is one", when
     yield from unsaid_rules(model)
 
 

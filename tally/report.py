@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 
 from clickhouse import reports
+from clickhouse.catalog import books_in_force
+from clickhouse.corrections import invoice_with_corrections
 from pipeline import bridge, period_price, report
 from pipeline.periods import (
     ALL_TIME,
@@ -66,12 +68,14 @@ TABLE_ROWS: Final = 100
 LANE_COLUMNS: Final = ("lane", "requests", "cost", "share", "running_share")
 SUCCESS_COLUMNS: Final = ("lane", "requests", "ok", "failed", "success_rate", "failed_cost")
 LINE_COLUMNS: Final = ("operation", "model", "meter", "quantity", "cost", "exact_cost")
+CORRECTION_COLUMNS: Final = ("kind", "corrects", *LINE_COLUMNS)
 PROJECT_COLUMNS: Final = ("project", "cost", "exact_cost", "share")
 PART_COLUMNS: Final = ("part", "lane", "amount")
 STEP_COLUMNS: Final = (
     *("period_price", "meter", "step", "above", "up_to", "quantity", "price", "per", "flat", "packages", "exact_cost"),
 )
 UNPRICED_COLUMNS: Final = ("operation", "provider", "model", "meter", "events", "quantity", "since")
+UNPRICED_CSV_COLUMNS: Final = (*UNPRICED_COLUMNS, "fix", "nearest")
 WINDOW_COLUMNS: Final = (
     "window", "requests", "ok", "failed", "success_rate", "input_tokens", "output_tokens", "cost", "unpriced",
 )  # fmt: skip
@@ -359,15 +363,16 @@ def invoice_command(
 ) -> None:
     r"""The invoice's shape, live: lines and projects in cents that sum to the total.
 
-    Of a whole month with its period prices, and the steps to them. It is open as long as an event of the period could
-    still come in (TALLY_MAX_AGE_DAYS after its end), then closed.
+    Of a whole month with its period prices, and the steps to them. It is open as long as an event of its month could
+    still come in (TALLY_MAX_AGE_DAYS after its end), then closed: what is corrected later stands on the invoice of the
+    month in which it was corrected.
 
     \b
     Examples:
       tally report invoice --org acme --period 2026-03
     """
     with _question(context, org=org, period=period, now=now, form=form) as asked:
-        sums = reports.invoice_sums(asked.store, org=org, period=asked.period)
+        sums = invoice_with_corrections(asked.store, org=org, period=asked.period, max_age=asked.max_age)
         document = {
             "org": org,
             "period": report.span(asked.period),
@@ -376,11 +381,12 @@ def invoice_command(
             **_invoice(asked, sums),
             "completeness": asked.completeness(report.figures_of_invoice(sums)),
         }
+        columns = CORRECTION_COLUMNS if any("kind" in line for line in document["lines"]) else LINE_COLUMNS
         if asked.form is not Format.TABLE:
-            _print(asked.form, document, document["lines"], columns=LINE_COLUMNS, title="")
+            _print(asked.form, document, document["lines"], columns=columns, title="")
             return
         due = f"{document['total']} {document['currency']} ({document['state']})"
-        print_table(document["lines"], columns=LINE_COLUMNS, title=f"Invoice of {org}, {_span(asked.period)}: {due}")
+        print_table(document["lines"], columns=columns, title=f"Invoice of {org}, {_span(asked.period)}: {due}")
         print_table(document["project_breakdown"], columns=PROJECT_COLUMNS)
         _print_steps(document["period_prices"])
         print_line(_relied_on(document["completeness"]))
@@ -439,6 +445,8 @@ def unpriced_command(
 ) -> None:
     r"""What was used without a price, by meter and since when; nothing of it is in any cost.
 
+    And what would price it: a line for a price book, with the price to fill in, and the row that nearly matched.
+
     \b
     Examples:
       tally report unpriced --org acme --period 2026-03
@@ -448,11 +456,21 @@ def unpriced_command(
         document = {
             "org": org,
             "period": report.span(asked.period),
-            **report.unpriced(sums),
+            **report.unpriced(sums, org=org, books=books_in_force(asked.store)),
             "completeness": asked.completeness(report.figures_of_unpriced(sums)),
         }
+        if asked.form is not Format.TABLE:
+            _print(asked.form, document, document["unpriced"], columns=UNPRICED_CSV_COLUMNS, title="")
+            return
         title = f"Used by {org} without a price, {_span(asked.period)}"
-        _print(asked.form, document, document["unpriced"], columns=UNPRICED_COLUMNS, title=title)
+        print_table(document["unpriced"], columns=UNPRICED_COLUMNS, title=title)
+        if document["unpriced"]:
+            print_line("These lines under `prices` of a book would price it from now on, with the price filled in:")
+        for row in document["unpriced"]:
+            print_line(f"  {row['fix']}")
+            if row["nearest"]:
+                print_line(f"    # nearly matches: {row['nearest']['price_id']}; {row['nearest']['why']}")
+        print_line(_relied_on(document["completeness"]))
 
 
 @report_app.command("rejected", short_help="What was refused, and why.")
@@ -579,10 +597,11 @@ def _invoice(asked: Question, sums: Sequence[InvoiceSum]) -> report.Json:
     """Lines and projects: of a whole month with its period prices, of any other span with what the events cost."""
     rows = reports.period_prices(asked.store, period=asked.period)
     month = month_named(asked.period)
+    own, corrections = report.settled(sums)
     if month is None:
-        return {**report.invoice(sums), "period_prices": None if rows else []}
-    priced, pools = period_price.price_month(sums, rows=rows, org=asked.org, month=month)
-    return period_price.explained(report.invoice(priced), pools)
+        return {**report.invoice([*own, *corrections]), "period_prices": None if rows else []}
+    priced, pools = period_price.price_month(own, rows=rows, org=asked.org, month=month)
+    return period_price.explained(report.invoice([*priced, *corrections]), pools)
 
 
 def _side(asked: Question, *, by: By) -> tuple[bridge.Side, Figures]:

@@ -131,8 +131,8 @@ class _Model:
 
         Nothing else is: what a rolling window, a share or a projection said was right when it was said.
         """
-        events = {(event["org"], event["source"], event["id"]): event for own in self.events.values() for event in own}
-        moved = [(events[one["org"], one["source"], one["id"]], one) for one in corrections]
+        events = {_place(event): event for own in self.events.values() for event in own}
+        moved = [(events[_place(one)], one) for one in corrections]
         again = [self.rules[name] for name in sorted(self.rules)]
         again = [rule for rule in again if rule["measure"] == "cost" and rule["window"] not in ROLLING]
         before = [self._moved_windows(rule, [event for event, _ in moved]) for rule in again]
@@ -350,6 +350,11 @@ class _Model:
 
 def _same_revision(rule: Rule, other: Rule | None) -> bool:
     return other is not None and rule["revision"] == other["revision"]
+
+
+def _place(event: Event) -> tuple[Any, ...]:
+    """Which event it is; one identity counts again after the horizon, so its raw coordinates say more, if there are."""
+    return tuple(event.get(name) for name in ("org", "source", "id", "partition", "offset", "index"))
 
 
 def _in_order(alert: dict[str, Any]) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS facts_rows
     operation String,
     provider String,
     model String,
+    variant String,
     status String,
     tags String,
     cost Nullable(Decimal(38, 12)),

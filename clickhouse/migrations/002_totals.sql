@@ -2,7 +2,8 @@
 --
 -- Writing a row again, or an older one late, changes nothing: the highest version stays. An org lives in one
 -- partition of usage.priced, so its versions are comparable. The named quantities stand in the same row, in arrays
--- sorted by (meter, name), so that one row is one atomic state of its lane.
+-- sorted by (meter, name), so that one row is one atomic state of its lane; `events` is how many events have the line,
+-- so that a line ends with the last event that a correction takes it from.
 CREATE TABLE IF NOT EXISTS totals_rows
 (
     org String,
@@ -27,6 +28,7 @@ CREATE TABLE IF NOT EXISTS totals_rows
     billed_quantities Array(Decimal(38, 12)),
     costs Array(Nullable(Decimal(38, 12))),
     unpriced_events Array(UInt64),
+    events Array(UInt64),
     block_partition Int32,
     version UInt64
 )

@@ -1,43 +1,4 @@
 -- What analysts read. Every view is exact whenever it is read: no FINAL, no argMax needed from the reader.
-CREATE VIEW IF NOT EXISTS facts AS
-SELECT
-    org,
-    source,
-    id,
-    time,
-    project,
-    api_key,
-    environment,
-    `user`,
-    operation,
-    provider,
-    model,
-    status,
-    cost,
-    pricing,
-    mapFromArrays(
-        arrayFilter(meter -> meter != 'requests', meters),
-        arrayFilter((quantity, meter) -> meter != 'requests', quantities, meters)
-    ) AS usage,
-    received_at,
-    topic,
-    partition,
-    offset,
-    `index`,
-    of,
-    tags,
-    meters,
-    names,
-    quantities,
-    costs,
-    price_ids,
-    states,
-    recorded_at,
-    block_partition,
-    block
-FROM facts_rows FINAL
-COMMENT 'One row per counted event, never two of one identity (org, source, id). cost is null when nothing of the event has a price; price_ids say which row of which book revision priced each meter.';
-
 CREATE VIEW IF NOT EXISTS totals_hourly AS
 SELECT
     org,
@@ -78,6 +39,7 @@ SELECT
     billed_quantity,
     meter_cost AS cost,
     meter_unpriced_events AS unpriced_events,
+    meter_events AS events,
     version
 FROM totals_rows FINAL
 ARRAY JOIN
@@ -86,8 +48,9 @@ ARRAY JOIN
     quantities AS quantity,
     billed_quantities AS billed_quantity,
     costs AS meter_cost,
-    unpriced_events AS meter_unpriced_events
-COMMENT 'Named quantities per hour and lane, one row per meter and invoice name. quantity is what was used, billed_quantity what a price applied to; cost is null where no event of the row had a price on this meter.';
+    unpriced_events AS meter_unpriced_events,
+    events AS meter_events
+COMMENT 'Named quantities per hour and lane, one row per meter and invoice name. quantity is what was used, billed_quantity what a price applied to, events how many events have the line; cost is null where no event of the row had a price on this meter.';
 
 CREATE VIEW IF NOT EXISTS duplicates AS
 SELECT
@@ -137,6 +100,7 @@ SELECT
     operation,
     provider,
     model,
+    variant,
     meter,
     name,
     price,
@@ -146,4 +110,24 @@ SELECT
     bill,
     body
 FROM price_rows FINAL
-COMMENT 'Every price row of every applied book revision; price_id is what facts.price_ids holds. Rows are never changed or removed.';
+COMMENT 'Every price row of every applied book revision; price_id is what facts.price_ids holds, up to a *. Rows are never changed or removed.';
+
+CREATE VIEW IF NOT EXISTS adjustments AS
+SELECT
+    book,
+    revision,
+    `row`,
+    adjustment_id,
+    applied_at,
+    org,
+    operation,
+    provider,
+    model,
+    variant,
+    meter,
+    multiplier,
+    valid_from,
+    valid_until,
+    body
+FROM adjustment_rows FINAL
+COMMENT 'Every adjustment of every applied book revision; adjustment_id is what stands behind a * in facts.price_ids. Rows are never changed or removed.';

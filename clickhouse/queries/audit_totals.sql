@@ -1,34 +1,37 @@
--- How many totals of a slice are not the sum of their facts, or miss a counted block?
+-- How many totals of a slice are not the sum of their facts and corrections, or miss a counted block?
 --
 -- A fence is the first block of its partition that was not committed when the question was asked: all facts and totals
 -- of the blocks before it are in the store. A lane whose total is older than the fence is `settled`: if one of its
 -- facts before the fence is newer than the total, the total is behind, else the total must be the sum of these facts.
 -- A lane whose total is newer is not judged here. The drift is what the costs of settled lanes differ by, each without
--- its sign, in whole 10⁻¹². Figures are compared as fingerprints: Σ figure × hash of its name,
--- in whole 10⁻¹² modulo 2¹²⁸. Facts add to it, the total subtracts, and equal figures leave zero.
+-- its sign, in whole 10⁻¹². Figures are compared as fingerprints: Σ figure × hash of its name, in whole 10⁻¹² modulo
+-- 2¹²⁸. Facts and corrections add to it with their sign, the total subtracts, and equal figures leave zero.
 WITH
     facts AS
     (
         SELECT
             cityHash64(org, toStartOfHour(time), project, api_key, environment, `user`, operation, provider, model) AS lane,
             reinterpret(ifNull(cost, 0), 'Int128') AS cost_units,
-            toInt128(cityHash64('requests'))
+            sign * (
+                toInt128(cityHash64('requests'))
                 + if(status = 'ok', cityHash64('ok'), cityHash64('failed'))
                 + if(pricing = 'unpriced', cityHash64('unpriced'), 0)
                 + cost_units * cityHash64('cost')
-                + if(status = 'ok', 0, cost_units * cityHash64('failed_cost')) AS sums_print,
-            arraySum(
+                + if(status = 'ok', 0, cost_units * cityHash64('failed_cost'))
+            ) AS sums_print,
+            sign * arraySum(
                 (meter, name, state, quantity, line_cost) ->
                     reinterpret(quantity, 'Int128') * cityHash64('quantity', meter, name)
                     + if(state = 'billed', reinterpret(quantity, 'Int128') * cityHash64('billed', meter, name), 0)
                     + reinterpret(ifNull(line_cost, 0), 'Int128') * cityHash64('cost', meter, name)
-                    + if(state = 'unpriced', toInt128(cityHash64('unpriced', meter, name)), 0),
+                    + if(state = 'unpriced', toInt128(cityHash64('unpriced', meter, name)), 0)
+                    + toInt128(cityHash64('events', meter, name)),
                 meters, names, states, quantities, costs
             ) AS quantities_print,
             time,
-            block,
+            change_block AS block,
             transform(block_partition, {partitions:Array(Int32)}, {fences:Array(UInt64)}, toUInt64(0)) AS fence
-        FROM facts_rows FINAL
+        FROM changes
         WHERE org >= {org_first:String}
             AND org <= {org_last:String}
             AND time >= toDateTime({start:UInt32}, 'UTC')
@@ -45,12 +48,13 @@ WITH
                 + reinterpret(cost, 'Int128') * cityHash64('cost')
                 + reinterpret(failed_cost, 'Int128') * cityHash64('failed_cost') AS sums_print,
             arraySum(
-                (meter, name, quantity, billed_quantity, line_cost, unpriced_event) ->
+                (meter, name, quantity, billed_quantity, line_cost, unpriced_event, event) ->
                     reinterpret(quantity, 'Int128') * cityHash64('quantity', meter, name)
                     + reinterpret(billed_quantity, 'Int128') * cityHash64('billed', meter, name)
                     + reinterpret(ifNull(line_cost, 0), 'Int128') * cityHash64('cost', meter, name)
-                    + unpriced_event * toInt128(cityHash64('unpriced', meter, name)),
-                meters, names, quantities, billed_quantities, costs, unpriced_events
+                    + unpriced_event * toInt128(cityHash64('unpriced', meter, name))
+                    + event * toInt128(cityHash64('events', meter, name)),
+                meters, names, quantities, billed_quantities, costs, unpriced_events, events
             ) AS quantities_print,
             reinterpret(cost, 'Int128') AS cost_units,
             newest_time,

@@ -16,7 +16,7 @@ SELECT
     countIf(place <= 1) AS events,
     countIf(pricing = 'unpriced' AND place <= 1) AS unpriced_events,
     toUnixTimestamp64Micro(max(time)) AS newest_us
-FROM facts_rows AS stored FINAL
+FROM facts AS stored
 LEFT ARRAY JOIN
     lines AS line,
     arrayEnumerate(lines) AS place

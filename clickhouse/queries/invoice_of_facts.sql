@@ -13,7 +13,7 @@ SELECT
     countIf(pricing = 'unpriced' AND place <= 1) AS unpriced_events,
     sumIf(ifNull(cost, 0), place <= 1) AS event_cost,
     toUnixTimestamp64Micro(max(time)) AS newest_us
-FROM facts_rows AS stored FINAL
+FROM facts AS stored
 LEFT ARRAY JOIN
     priced_lines AS priced,
     arrayEnumerate(priced_lines) AS place

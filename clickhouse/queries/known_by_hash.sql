@@ -18,6 +18,7 @@ SELECT
     `user`,
     provider,
     model,
+    variant,
     status,
     tags,
     meters,

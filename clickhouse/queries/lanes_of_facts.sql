@@ -8,7 +8,7 @@ SELECT
     sum(ifNull(stored.cost, 0)) AS cost,
     sumIf(ifNull(stored.cost, 0), status != 'ok') AS failed_cost,
     toUnixTimestamp64Micro(max(time)) AS newest_us
-FROM facts_rows AS stored FINAL
+FROM facts AS stored
 WHERE ({org:String} = '' OR org = {org:String})
     AND time >= fromUnixTimestamp64Micro({start_us:Int64}, 'UTC')
     AND time < fromUnixTimestamp64Micro({end_us:Int64}, 'UTC')

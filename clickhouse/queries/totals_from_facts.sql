@@ -1,14 +1,14 @@
--- What were the totals of these orgs in these hours before a block, by the facts themselves?
+-- What were the totals of these orgs in these hours before a block, by the facts and corrections themselves?
 -- Used when a stored total is newer than the block that will be read next: after a crash, before the replay.
 WITH
     counted AS
     (
-        SELECT *, meters, names, states
-        FROM facts_rows FINAL
+        SELECT *
+        FROM changes
         WHERE org IN {orgs:Array(String)}
             AND toStartOfHour(time) IN (SELECT arrayJoin(arrayMap(seconds -> toDateTime(seconds, 'UTC'), {hours:Array(UInt32)})))
             AND block_partition = {block_partition:Int32}
-            AND block < {before:UInt64}
+            AND change_block < {before:UInt64}
     ),
     sums AS
     (
@@ -22,14 +22,14 @@ WITH
             operation,
             provider,
             model,
-            count() AS requests,
-            countIf(status = 'ok') AS ok,
-            countIf(status != 'ok') AS failed,
-            countIf(pricing = 'unpriced') AS unpriced,
-            sum(ifNull(cost, 0)) AS cost_sum,
-            sumIf(ifNull(cost, 0), status != 'ok') AS failed_cost,
+            sum(sign) AS requests,
+            sumIf(sign, status = 'ok') AS ok,
+            sumIf(sign, status != 'ok') AS failed,
+            sumIf(sign, pricing = 'unpriced') AS unpriced,
+            sum(sign * ifNull(cost, 0)) AS cost_sum,
+            sumIf(sign * ifNull(cost, 0), status != 'ok') AS failed_cost,
             max(time) AS newest_time,
-            max(block) AS version
+            max(change_block) AS version
         FROM counted
         GROUP BY org, hour, project, api_key, environment, `user`, operation, provider, model
     ),
@@ -47,10 +47,11 @@ WITH
             model,
             toString(meter) AS meter_name,
             toString(name) AS invoice_name,
-            sum(quantity) AS quantity_sum,
-            sumIf(quantity, state = 'billed') AS billed_sum,
-            sum(line_cost) AS cost_sum,
-            countIf(state = 'unpriced') AS unpriced_sum
+            sum(sign * quantity) AS quantity_sum,
+            sumIf(sign * quantity, state = 'billed') AS billed_sum,
+            sum(sign * line_cost) AS cost_sum,
+            sumIf(sign, state = 'unpriced') AS unpriced_sum,
+            sum(sign) AS events
         FROM counted
         ARRAY JOIN
             meters AS meter,
@@ -59,6 +60,7 @@ WITH
             costs AS line_cost,
             states AS state
         GROUP BY org, hour, project, api_key, environment, `user`, operation, provider, model, meter_name, invoice_name
+        HAVING events > 0
     ),
     quantities_of_lanes AS
     (
@@ -72,7 +74,7 @@ WITH
             operation,
             provider,
             model,
-            arraySort(groupArray((meter_name, invoice_name, quantity_sum, billed_sum, cost_sum, unpriced_sum))) AS listed
+            arraySort(groupArray((meter_name, invoice_name, quantity_sum, billed_sum, cost_sum, unpriced_sum, events))) AS listed
         FROM named
         GROUP BY org, hour, project, api_key, environment, `user`, operation, provider, model
     )
@@ -99,6 +101,7 @@ SELECT
     listed.4 AS billed_quantities,
     listed.5 AS costs,
     listed.6 AS unpriced_events,
+    listed.7 AS events,
     {block_partition:Int32} AS block_partition,
     version
 FROM sums

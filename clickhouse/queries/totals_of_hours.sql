@@ -22,6 +22,7 @@ SELECT
     billed_quantities,
     costs,
     unpriced_events,
+    events,
     block_partition,
     version
 FROM totals_rows FINAL

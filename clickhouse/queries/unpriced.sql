@@ -21,7 +21,7 @@ SELECT
     countIf(place <= 1) AS facts,
     countIf(place = 1) AS unpriced_events,
     toUnixTimestamp64Micro(max(time)) AS newest_us
-FROM facts_rows FINAL
+FROM facts
 LEFT ARRAY JOIN
     lacking_lines AS lacking,
     arrayEnumerate(lacking_lines) AS place

@@ -1,16 +1,16 @@
--- What did the windows of these scopes hold before a block, by the facts themselves? With {in_hours} only in the hours
--- of ahead_*, else whenever: steps of a minute have no totals.
+-- What did the windows of these scopes hold before a block, by the facts and corrections themselves? With {in_hours}
+-- only in the hours of ahead_*, else whenever: steps of a minute have no totals.
 SELECT
     org,
     scope_id AS id,
     window_start AS start,
     lane,
-    toDecimal128(count(), 12) AS requests_sum,
-    toDecimal128(countIf(status != 'ok'), 12) AS failed_sum,
-    toDecimal128(countIf(pricing = 'unpriced'), 12) AS unpriced_sum,
-    sum(ifNull(cost, 0)) AS cost_sum,
+    toDecimal128(sum(sign), 12) AS requests_sum,
+    toDecimal128(sumIf(sign, status != 'ok'), 12) AS failed_sum,
+    toDecimal128(sumIf(sign, pricing = 'unpriced'), 12) AS unpriced_sum,
+    sum(sign * ifNull(cost, 0)) AS cost_sum,
     sum(
-        arraySum(
+        sign * arraySum(
             (quantity, meter, name) -> if(
                 endsWith(meter, '_tokens') AND NOT (meter IN {memo_meters:Array(String)} AND name = ''),
                 quantity,
@@ -23,7 +23,7 @@ SELECT
     ) AS tokens_sum,
     sumForEach(
         arrayMap(
-            wanted -> arraySum(
+            wanted -> sign * arraySum(
                 (quantity, meter) -> if(meter = wanted, quantity, toDecimal128(0, 12)), quantities, meters
             ),
             {names:Array(String)}
@@ -31,10 +31,10 @@ SELECT
     ) AS quantities_sum
 FROM
 (
-    SELECT *, meters, names
-    FROM facts_rows FINAL
+    SELECT *
+    FROM changes
     WHERE block_partition = {block_partition:Int32}
-        AND block < {before:UInt64}
+        AND change_block < {before:UInt64}
         AND org IN {orgs:Array(String)}
         AND time >= toDateTime64({from_seconds:Int64}, 6, 'UTC')
         AND time < toDateTime64({to_seconds:Int64}, 6, 'UTC')

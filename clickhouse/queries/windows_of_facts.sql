@@ -17,7 +17,7 @@ SELECT
             states
         )
     ) AS tokens
-FROM facts_rows AS stored FINAL
+FROM facts AS stored
 WHERE org = {org:String}
     AND time >= fromUnixTimestamp64Micro({start_us:Int64}, 'UTC')
     AND time < fromUnixTimestamp64Micro({end_us:Int64}, 'UTC')

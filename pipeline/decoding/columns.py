@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, cast
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -28,6 +29,7 @@ from schemas.event import (
 from schemas.event_values import RESERVED_USAGE_NAMES, USAGE_NAME_PATTERN
 from schemas.frames import EVENTS, INSTANT
 from schemas.secrets import is_secret
+from schemas.variants import VARIANT_ID_KEYS, variant_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from msgspec import UnsetType
 
+    from pipeline.decoding.gathering import Variant
     from pipeline.decoding.one import Limits
     from pipeline.decoding.texts import Texts
     from schemas.records import RawRecord
@@ -99,6 +102,7 @@ def _part(records: RecordColumns, columns: Columns, *, limits: Limits, left: Lef
         events[name] = _ids(getattr(columns, name).finished(), bytes_min=1, sure=sure)
     for name in ("environment", "user", "provider", "model"):
         events[name] = _ids(getattr(columns, name).finished(), bytes_min=0, sure=sure)
+    events["variant"] = _variants(columns.variants, sure=sure)
     events["status"] = _status(columns)
     events["tags"] = _tags(columns.tags, sure=sure)
     usage = _usage(columns, sure=sure)
@@ -148,6 +152,30 @@ def _ids(texts: Texts, *, bytes_min: int, sure: Flags) -> pl.Series:
     for row in np.flatnonzero(_SUSPICIOUS[texts.beginnings()]).tolist():
         sure[row] &= not is_secret(texts[row])
     return texts.series()
+
+
+def _variants(rows: Sequence[Variant | UnsetType | None], *, sure: Flags) -> pl.Series:
+    if not any(rows):
+        return _constant("", len(rows))
+    known: dict[Variant, str | None] = {}  # of this batch only: variants repeat from event to event
+    texts = [""] * len(rows)
+    for row, variant in enumerate(rows):
+        if variant:
+            if variant not in known:
+                known[variant] = _text_of_fine_variant(variant)
+            text = known[variant]
+            if text is None:
+                sure[row] = False
+            else:
+                texts[row] = text
+    return pl.Series(texts, dtype=pl.String)
+
+
+def _text_of_fine_variant(variant: Variant) -> str | None:
+    """The text of a variant, None when it is not certainly valid."""
+    pairs = {key: value for key, value in msgspec.structs.asdict(variant).items() if value}
+    ids = [pairs[key] for key in VARIANT_ID_KEYS if key in pairs]
+    return variant_text(pairs) if all(_ID.fullmatch(value) and not is_secret(value) for value in ids) else None
 
 
 def _tags(rows: Sequence[dict[str, str] | UnsetType | None], *, sure: Flags) -> pl.Series:

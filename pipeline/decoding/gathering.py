@@ -43,6 +43,15 @@ if TYPE_CHECKING:
 _SLICE_UNITS: Final = 256
 
 
+class Variant(msgspec.Struct, gc=False, forbid_unknown_fields=True, frozen=True):
+    """``data.variant``; frozen, so that the few distinct ones of a batch can be looked up."""
+
+    service_tier: str | UnsetType | None = UNSET
+    batch: bool | UnsetType | None = UNSET
+    speed: str | UnsetType | None = UNSET
+    region: str | UnsetType | None = UNSET
+
+
 class Data(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     """``data``; a field that is not there is UNSET, which is as false as null and "" are."""
 
@@ -52,6 +61,7 @@ class Data(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     user: str | UnsetType | None = UNSET
     provider: str | UnsetType | None = UNSET
     model: str | UnsetType | None = UNSET
+    variant: Variant | UnsetType | None = UNSET
     status: Literal["ok", "error"] | UnsetType | None = UNSET
     usage: dict[str, Any] | UnsetType | None = UNSET
     tags: dict[str, str] | UnsetType | None = UNSET
@@ -121,6 +131,7 @@ class Columns:
     user: GrowingTexts = field(default_factory=GrowingTexts)
     provider: GrowingTexts = field(default_factory=GrowingTexts)
     model: GrowingTexts = field(default_factory=GrowingTexts)
+    variants: list[Variant | UnsetType | None] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)  # rows with the status "error"
     tags: list[dict[str, str] | UnsetType | None] = field(default_factory=list)
     usage_count: list[int] = field(default_factory=list)
@@ -246,6 +257,10 @@ def _add_fields(taken: _Slice, into: Columns) -> None:
     usage_texts = _add_usage(taken.data, into)
     texts_given = _add_ids(taken, into, has_escapes=b"\\" in text)
     texts_given += usage_texts if taken.usage_texts is None else taken.usage_texts
+    variants = [fields.variant for fields in taken.data]
+    if any(variants):
+        texts_given += sum(map(_texts_of_variant, variants))
+    into.variants += variants
     status = [fields.status for fields in taken.data]
     texts_given += 2 * len(list(filter(None, status)))
     if "error" in status:
@@ -340,7 +355,16 @@ def _optional_texts_of_data(data: Data) -> int:
         texts += len(data.usage) + sum(type(quantity) is str for quantity in data.usage.values())
     if data.tags:
         texts += 2 * len(data.tags)
+    texts += _texts_of_variant(data.variant) or data.variant is None
     return texts + (data.usage is not UNSET) + (data.tags is not UNSET)
+
+
+def _texts_of_variant(variant: Variant | UnsetType | None) -> int:
+    """The names and strings of a variant and its own name; none when there is none."""
+    if not variant:
+        return 0
+    texts = _texts_of_strings((variant.service_tier, variant.speed, variant.region))
+    return 1 + texts + (variant.batch is not UNSET)
 
 
 def _extension_texts(event: StructuredEvent) -> int:

@@ -32,6 +32,7 @@ from schemas.event_values import (
 from schemas.rejects import Reason
 from schemas.secrets import is_secret, redact
 from schemas.translation import UntranslatableError, translated
+from schemas.variants import BATCH, VARIANT_ID_KEYS, VARIANT_KEYS
 from schemas.vocabularies import VOCABULARIES
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 ID_ATTRIBUTES: Final = ("id", "source", "subject", "type")
 REQUIRED_DATA_IDS: Final = ("project", "api_key")
 OPTIONAL_DATA_IDS: Final = ("environment", "user", "provider", "model")
-DATA_FIELDS: Final = frozenset({*REQUIRED_DATA_IDS, *OPTIONAL_DATA_IDS, "status", "usage", "vocabulary", "tags"})
+DATA_FIELDS: Final = frozenset(
+    {*REQUIRED_DATA_IDS, *OPTIONAL_DATA_IDS, "variant", "status", "usage", "vocabulary", "tags"}
+)
 
 _ID: Final = re.compile(ID_PATTERN)
 _USAGE_NAME: Final = re.compile(USAGE_NAME_PATTERN)
@@ -85,6 +88,11 @@ class Candidate:
             return {name: cast("Decimal", read_quantity(value)) for name, value in self.usage.items()}
         return cast("dict[str, Decimal]", translated(self.usage, vocabulary=self.vocabulary, read=read_quantity))
 
+    @property
+    def variant(self) -> dict[str, object]:
+        """The variant as sent; only when it is an object or absent."""
+        return cast("dict[str, object]", self.data.get("variant") or {})
+
     @cached_property
     def time_us(self) -> int | None:
         """The instant in microseconds, None when it is none; only when it is a string."""
@@ -96,6 +104,7 @@ class Candidate:
         given = [(name, event[name]) for name in ID_ATTRIBUTES]
         given += [(f"data.{name}", data[name]) for name in REQUIRED_DATA_IDS]
         given += [(f"data.{name}", data[name]) for name in OPTIONAL_DATA_IDS if data.get(name)]
+        given += [(f"data.variant.{key}", self.variant[key]) for key in VARIANT_ID_KEYS if self.variant.get(key)]
         return cast("list[tuple[str, str]]", given)
 
 
@@ -161,7 +170,8 @@ def _bad_type(candidate: Candidate) -> str | None:
         if not isinstance(data.get(name, ""), str | None):
             return f"data.{name} must be a string, not {kind_of(data[name])}"
     return (
-        _bad_status(data.get("status"))
+        _bad_variant(data.get("variant"))
+        or _bad_status(data.get("status"))
         or _bad_vocabulary(data.get("vocabulary"))
         or _bad_usage(data.get("usage"))
         or _bad_tags(data.get("tags"))
@@ -175,6 +185,19 @@ def _lone_surrogate(candidate: Candidate) -> str | None:
             return f"{name} holds half of a surrogate pair"
     if any(map(_LONE_SURROGATE.search, strings(candidate.data))):
         return "a string in data holds half of a surrogate pair"
+    return None
+
+
+def _bad_variant(variant: object) -> str | None:
+    if variant is None:
+        return None
+    if not isinstance(variant, dict):
+        return f"data.variant must be an object, not {kind_of(variant)}"
+    for key in VARIANT_ID_KEYS:
+        if not isinstance(variant.get(key, ""), str | None):
+            return f"data.variant.{key} must be a string, not {kind_of(variant[key])}"
+    if not isinstance(variant.get(BATCH, False), bool | None):
+        return f"data.variant.{BATCH} must be true or false, not {_shown_value(variant[BATCH])}"
     return None
 
 
@@ -257,6 +280,9 @@ def _unknown_field(candidate: Candidate) -> str | None:
     for name in candidate.data:
         if name not in DATA_FIELDS:
             return f"data.{shown(name)} is no field of an event; free text belongs into data.tags"
+    for name in candidate.variant:
+        if name not in VARIANT_KEYS:
+            return f"data.variant.{shown(name)} is no key of a variant; the keys are {', '.join(VARIANT_KEYS)}"
     return None
 
 

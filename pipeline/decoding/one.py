@@ -24,6 +24,7 @@ from schemas.event import PAYLOAD_PREFIX_CHARACTERS_MAX
 from schemas.event_values import EPOCH
 from schemas.rejects import Reject
 from schemas.secrets import redacted_prefix
+from schemas.variants import variant_text
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -76,6 +77,7 @@ class Decoded:
     user: str
     provider: str
     model: str
+    variant: str
     status: str
     tags: str
     usage: tuple[tuple[str, Decimal], ...]
@@ -141,6 +143,7 @@ def _accepted(record: RawRecord, candidate: Candidate, *, index: int, of: int) -
         user=user,
         provider=provider,
         model=model,
+        variant=variant_text(candidate.variant),
         status=data.get("status") or "ok",
         tags=canonical_tags(cast("dict[str, str] | None", candidate.data.get("tags"))),
         usage=tuple(candidate.quantities.items()),

@@ -110,6 +110,7 @@ def test_books_in_order_balance(counted: Counted) -> None:
         ("counted_once", "8", "8", ""),
         ("repeats_have_their_first", "0", "0", ""),
         ("facts_priced", "8", "8", ""),
+        ("corrections_follow_figures", "0", "0", ""),
         ("totals_equal_facts", "4", "4", ""),
         ("quantities_equal_facts", "4", "4", ""),
         ("totals_not_behind", "4", "4", ""),
@@ -125,6 +126,71 @@ VIEWS = (
     "SELECT * EXCEPT version FROM totals_hourly ORDER BY ALL",
     "SELECT * EXCEPT version FROM quantities_hourly ORDER BY ALL",
 )
+
+
+def _corrected_books(counted: Counted) -> Log:
+    """The same books; id-3 was corrected twice, the failure of id-1 got a price for its images."""
+    log = balanced_books(counted)
+    dearer = Line("input_tokens", "1000", "0.75")
+    pictures = Line("images", "1", "2", name="pictures")
+    counted.correct(fact(dearer, *TOKENS[1:], offset=3, id="id-3"), run="run-1")
+    counted.correct(
+        fact(*TOKENS[:2], pictures, offset=3, id="id-3"),
+        fact(*TOKENS[:2], pictures, offset=1, id="id-1", status="error"),
+        run="run-2",
+    )
+    return replace(log, priced=Place(0, counted.block, counted.block))
+
+
+CHANGE_CORRECTION = "ALTER TABLE corrections_rows UPDATE {} WHERE revision = {} SETTINGS mutations_sync = 2"
+FOLLOWS = "corrections_follow_figures"
+
+DAMAGED_CORRECTIONS: dict[str, tuple[str, set[str]]] = {
+    "the last correction is gone": (FORGET.format("corrections_rows", "revision = 2"), {SUMS, QUANTITIES}),
+    "an earlier correction is gone": (
+        FORGET.format("corrections_rows", "revision = 1 AND id = 'id-3'"),
+        {FOLLOWS, SUMS, QUANTITIES},
+    ),
+    "the new cost is off": (CHANGE_CORRECTION.format("cost = cost + 1", 2), {PRICED, SUMS}),
+    "the old cost is off": (CHANGE_CORRECTION.format("old_cost = old_cost + 1", 2), {FOLLOWS, SUMS}),
+    "a line of the old figures is off": (
+        CHANGE_CORRECTION.format("old_costs = arrayMap(c -> c + 1, old_costs)", 2),
+        {FOLLOWS, QUANTITIES},
+    ),
+    "the old pricing is another": (CHANGE_CORRECTION.format("old_pricing = 'free'", 2), {FOLLOWS, SUMS}),
+}
+
+
+def test_corrected_books_balance(counted: Counted) -> None:
+    """Totals are the facts and what corrections moved them by; lines that no event has any more are gone."""
+    found = audited(counted, _corrected_books(counted))
+
+    assert failed(found) == set()
+    assert detail(found, FOLLOWS) == ""
+
+
+@pytest.mark.parametrize("damage", DAMAGED_CORRECTIONS)
+def test_every_difference_of_a_correction_is_found(counted: Counted, damage: str) -> None:
+    """A correction that is gone or says something else leaves totals that are not their figures."""
+    log = _corrected_books(counted)
+    statement, checks_that_fail = DAMAGED_CORRECTIONS[damage]
+    counted.store.command(statement)
+
+    assert failed(audited(counted, log)) == checks_that_fail
+
+
+def test_totals_are_rebuilt_with_their_corrections(counted: Counted) -> None:
+    """What was lost of a total comes back as facts and corrections say, to the last line."""
+    log = _corrected_books(counted)
+    before = [counted.store.rows(sql) for sql in VIEWS]
+    counted.store.command("TRUNCATE TABLE totals_rows")
+    found = audited(counted, log)
+    assert failed(found) == {BEHIND}
+
+    checks.rebuild_totals(counted.store, within=found.differing, fence=found.fence)
+
+    assert [counted.store.rows(sql) for sql in VIEWS] == before
+    assert audited(counted, log).balanced
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -267,8 +333,8 @@ def test_an_id_used_again_after_the_horizon_is_a_new_fact(counted: Counted) -> N
 
 def test_rows_that_a_replay_wrote_again_are_no_difference(counted: Counted) -> None:
     """Equal rows replace themselves, merged or not."""
-    log = balanced_books(counted)
-    for table in ("facts_rows", "totals_rows", "duplicates_rows", "rejected_rows"):
+    log = _corrected_books(counted)
+    for table in ("facts_rows", "totals_rows", "duplicates_rows", "rejected_rows", "corrections_rows"):
         counted.store.command(f"SYSTEM STOP MERGES {table}")
         counted.store.command(f"INSERT INTO {table} SELECT * FROM {table}")  # noqa: S608
 

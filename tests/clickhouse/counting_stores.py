@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from clickhouse import counting
+from clickhouse import corrections, counting
+from pipeline.correct import InsertCorrections
 from tests.pipeline.oracle import found
 
 if TYPE_CHECKING:
@@ -44,6 +45,14 @@ class CountingStore(Protocol):
     def totals_before(self, *, partition: int, before: int, pairs: pl.DataFrame) -> pl.DataFrame:
         """TOTALS."""
 
+    def states_before(
+        self, *, partition: int, before: int, hashes: NDArray[np.uint64], orgs: pl.Series, times: pl.Series
+    ) -> pl.DataFrame:
+        """STATES."""
+
+    def insert_corrections(self, rows: pl.DataFrame) -> None:
+        """CORRECTIONS."""
+
     def newest_block(self, *, partition: int) -> int | None:
         """The highest block that left a fact."""
 
@@ -68,9 +77,14 @@ class InMemory:
         self.known_facts = store.known_facts
         self.totals_before = store.totals_before
         self.newest_block = store.newest_block
+        self.states_before = store.states_before
         self.insert_facts = store.insert_facts
         self.insert_repeats = store.insert_repeats
         self.insert_totals = store.insert_totals
+
+    def insert_corrections(self, rows: pl.DataFrame) -> None:
+        """Corrections."""
+        self._store.carry_out(InsertCorrections(rows))
 
     def identities_before(
         self, *, partition: int, before: int, horizon: timedelta, limit: int
@@ -81,7 +95,9 @@ class InMemory:
     def books(self) -> Books:
         """What a reader sees."""
         store = self._store
-        return found(store.facts_rows.rows(), store.totals_rows.rows(), store.repeats_rows.rows())
+        return found(
+            store.facts_now(), store.totals_rows.rows(), store.repeats_rows.rows(), store.corrections_rows.rows()
+        )
 
 
 class InClickHouse:
@@ -102,6 +118,14 @@ class InClickHouse:
     def known_facts(self, **question: Any) -> pl.DataFrame:
         """As the count agent asks it."""
         return counting.known_facts(self._store, **question)
+
+    def states_before(self, **question: Any) -> pl.DataFrame:
+        """As the count agent asks it."""
+        return corrections.states_before(self._store, **question)
+
+    def insert_corrections(self, rows: pl.DataFrame) -> None:
+        """As the count agent writes them."""
+        corrections.insert_corrections(self._store, rows)
 
     def totals_before(self, **question: Any) -> pl.DataFrame:
         """As the count agent asks it."""
@@ -126,12 +150,15 @@ class InClickHouse:
     def books(self) -> Books:
         """What the public views and the tables under them show."""
         totals = "SELECT *, toDateTime64(hour, 6, 'UTC') AS hour FROM totals_rows FINAL"
-        return found(self._rows("SELECT * FROM facts"), self._rows(totals), self._rows(_REPEATS))
+        return found(
+            self._rows("SELECT * FROM facts"), self._rows(totals), self._rows(_REPEATS), self._rows(_CORRECTIONS)
+        )
 
     def _rows(self, sql: str) -> list[dict[str, Any]]:
         return [{name: _in_utc(value) for name, value in row.items()} for row in self._store.rows(sql)]
 
 
+_CORRECTIONS = "SELECT * FROM corrections_rows FINAL"
 _REPEATS = "SELECT * FROM duplicates_rows FINAL"
 
 

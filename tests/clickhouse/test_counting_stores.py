@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.correct import AskStates, InsertCorrections
 from pipeline.count import (
     AskIdentities,
     AskKnown,
@@ -45,7 +46,7 @@ FIRST = Event(0)
 LONG_AGO = NOON - 10 * HORIZON
 NEVER_SETTLED = datetime.max.replace(tzinfo=NOON.tzinfo)
 NO_TOTALS = pl.DataFrame(schema=TOTALS)
-TABLES = ("facts_rows", "totals_rows", "duplicates_rows")
+TABLES = ("facts_rows", "totals_rows", "duplicates_rows", "corrections_rows")
 
 
 @pytest.fixture(params=["memory", pytest.param("clickhouse", marks=pytest.mark.servers)])
@@ -68,6 +69,7 @@ def test_a_fact_keeps_everything_that_was_decided(counting_store: CountingStore)
     """Every field, exact decimals, absent costs, empty lists: what went in comes out."""
     drawn = [
         replace(FIRST, project="p/1", environment="e", user="u", tags='{"a":"b"}', status="error"),
+        Event(4, id="e", variant='{"batch":true,"service_tier":"flex"}'),
         Event(1, id="b", usage=()),
         Event(2, id="c", usage=(("images", Decimal("0.000000001")), ("input_tokens", Decimal(10**15)))),
         Event(3, id="d", usage=(("reasoning_tokens", Decimal(3)),)),
@@ -156,7 +158,7 @@ def test_known_facts_are_those_before_the_block(counting_store: CountingStore) -
 
 def test_a_known_fact_says_all_that_a_repeat_is_judged_by(counting_store: CountingStore) -> None:
     """Place, receipt, content and quantities come back as they were stored."""
-    fact = replace(FIRST, partition=2, offset=8, index=3, of=4, tags='{"a":"b"}', user="u")
+    fact = replace(FIRST, partition=2, offset=8, index=3, of=4, tags='{"a":"b"}', user="u", variant='{"batch":true}')
     _insert(counting_store, [fact], block=6)
 
     (row,) = _known(counting_store, [fact], before=7).iter_rows(named=True)
@@ -328,7 +330,7 @@ def test_a_repeat_written_again_is_one_row_of_its_lowest_block(counting_store: C
 @pytest.mark.servers
 @given(log=logs(), crashes=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 8)), max_size=4))
 @settings(
-    max_examples=12,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # each example empties the tables first
 )
@@ -376,6 +378,11 @@ class _SideBySide(MemoryStore):
                     partition=partition, before=before, hashes=hashes, orgs=orgs, times=times, settled_since=since
                 )
                 assert _sorted(answer).equals(_sorted(known))
+            case AskStates(partition, before, hashes, orgs, times):
+                states = self._real.states_before(
+                    partition=partition, before=before, hashes=hashes, orgs=orgs, times=times
+                )
+                assert _sorted(answer).equals(_sorted(states))
             case AskTotals(partition, before, pairs):
                 totals = self._real.totals_before(partition=partition, before=before, pairs=pairs)
                 assert _sorted(answer).equals(_sorted(totals))
@@ -383,6 +390,8 @@ class _SideBySide(MemoryStore):
                 self._real.insert_facts(step.facts, step.hashes)
             case InsertRepeats():
                 self._real.insert_repeats(step.repeats)
+            case InsertCorrections():
+                self._real.insert_corrections(step.corrections)
             case InsertTotals():
                 self._real.insert_totals(step.totals)
             case PublishConflicts():

@@ -105,6 +105,69 @@ def test_a_period_price_of_a_name_that_no_line_has_is_refused() -> None:
     assert told(DEAL, in_force={}) == [sentence.replace("lokups", "lookups")]
 
 
+ADJUSTED = (
+    PRICES
+    + """\
+adjustments:
+  - {variant: {batch: true}, multiplier: "0.5"}
+provider_aliases: {gcp.gemini: google}
+"""
+)
+
+
+def test_adjustments_and_aliases_are_rows_of_the_change() -> None:
+    """New, changed or ended like a price; all aliases of a book are one row."""
+    more = ADJUSTED.replace("0.5", "0.6").replace("google}", "google, x_ai: x-ai}")
+
+    (new,) = planned(ADJUSTED, in_force=applied(PRICES))
+    (changed,) = planned(more, in_force=applied(ADJUSTED))
+    (back,) = planned(PRICES, in_force=applied(ADJUSTED))
+
+    assert [row["after"] for row in new.rows()] == [
+        {"adjustment": {"variant": {"batch": True}, "multiplier": "0.5"}},
+        {"provider_aliases": {"gcp.gemini": "google"}},
+    ]
+    assert [row["change"] for row in changed.rows()] == ["changed", "changed"]
+    assert [row["change"] for row in back.rows()] == ["ended", "ended"]
+
+
+def test_adjustments_and_aliases_of_two_books_may_not_contradict_each_other() -> None:
+    """Neither with a book in force nor with another file; aliases that agree may stand in both."""
+    other = "price_book: other\ncurrency: USD\nprices: []\n"
+    adjusting = other + 'adjustments: [{variant: {batch: true}, multiplier: "0.4"}]\n'
+
+    assert told(adjusting, in_force=applied(ADJUSTED)) == [
+        (
+            "0.yaml:4:1: this adjustment is as specific as standard@1:x1, which is in force, and both apply, first "
+            "from the beginning: let one end before the other begins, or make one more specific"
+        )
+    ]
+    assert told(ADJUSTED, adjusting, in_force={}) == [
+        (
+            "1.yaml:4:1: this adjustment is as specific as that in line 6 of 0.yaml, and both apply, first from the "
+            "beginning: let one end before the other begins, or make one more specific"
+        )
+    ]
+    assert told(other + "provider_aliases: {gcp.gemini: vertex}\n", in_force=applied(ADJUSTED)) == [
+        "0.yaml: gcp.gemini is an alias for vertex in the book other, and for google in the book standard"
+    ]
+    assert planned(other + "provider_aliases: {gcp.gemini: google}\n", in_force=applied(ADJUSTED))
+
+
+def test_prices_and_multipliers_that_could_overflow_are_refused() -> None:
+    """Whoever brings the last of both; a worker must never meet a cost that does not fit."""
+    dear = PRICES.replace('"0.05"', "600000000")
+    doubled = "price_book: other\ncurrency: USD\nprices: []\nadjustments: [{variant: {speed: fast}, multiplier: 2}]\n"
+
+    (sentence,) = told(doubled, in_force=applied(dear))
+
+    assert sentence == (
+        "0.yaml: the dearest price with all multipliers that could ever meet comes to more than 1000000000: the cost "
+        "of an event might not fit its column"
+    )
+    assert told(dear.replace("standard", "third"), in_force=applied(doubled)) == [sentence]
+
+
 def test_a_rule_that_moves_to_another_set_gets_a_revision_that_it_never_had() -> None:
     """Rule and revision name its alerts: two rules in one would be silent where the first one fired."""
     rule = "  - {{id: burst, scope: project, measure: requests, window: day, thresholds: [{limit}]}}\n"

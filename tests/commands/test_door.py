@@ -28,6 +28,7 @@ COMMANDS = (
     "send",
     "drain",
     "report",
+    "reprice",
     "audit",
     "config",
     "up",

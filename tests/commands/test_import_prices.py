@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import re
 import socket
 import subprocess
 import sys
-from collections import defaultdict
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
-import genai_prices
 import pytest
 from genai_prices.data import providers as PROVIDERS  # noqa: N812 -- it is a constant there
 from genai_prices.data_units import unit_data
@@ -33,40 +29,22 @@ from genai_prices.types import (
 )
 
 from pipeline.catalog import load_catalog_file
-from pipeline.price_scalar import ScalarEvent, price_event
-from schemas.price_book import INPUT_CONTEXT, INPUT_CONTEXT_PARTS, PRICES_MAX, Price, PriceBook, microseconds
+from schemas.errors import WrongUse
+from schemas.price_book import PRICES_MAX, Price, PriceBook
+from schemas.providers import OTHER_NAMES, PROVIDER_OF
 from tally.genai_models import models_of, names_of, offers_of, winner_of
 from tally.genai_rows import TOKEN_KEYS, exact, tariff_of
-from tally.import_prices import ALIASES, _kept, _Listing, import_book
+from tally.import_prices import _kept, _Listing, import_book
 from tests.processes import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.commands.conftest import Tally
 
 MANUAL = (ROOT / "docs" / "prices.md").read_text(encoding="utf-8")
 IMPORT = ("catalog", "import", "genai-prices")
-EVENTS: Final = 1_500
 SMALLEST: Final = Decimal("1e-12")
-
-#: Where the book and the package differ, in the words of the manual. Each is provoked by a test below.
-DIFFERENCES: Final = (
-    "cache writes of a model that has no price for them",
-    "a quantity that the model has no price for at all",
-    "the float noise of a price",
-    "a name that only a regular expression, or the middle or the end of a name, would find",
-    "a name in other letters, upper or lower, than the package writes it",
-    "a name with a compact date, `-20251211`, where the package knows `-2025-12-11`",
-    "a new name that begins like one model and contains the name of another",
-    "batch, flex, priority and other variants of a request",
-    "tokens of audio, images and video, citations",
-    "a model whose reasoning costs less than its output",
-    "a model without any price",
-    "audio of less than ten seconds at Groq",
-    "two quantities of seconds in one request",
-)
 
 
 @pytest.fixture(scope="module")
@@ -75,131 +53,6 @@ def whole() -> PriceBook:
     book = load_catalog_file(import_book().text(), filename="prices.yaml").price_book
     assert book is not None
     return book
-
-
-@pytest.fixture(scope="module")
-def by_provider(whole: PriceBook) -> dict[str, PriceBook]:
-    """The same, cut by provider: no other row can match an event of it, and a search takes less time."""
-    rows: defaultdict[str, list[Price]] = defaultdict(list)
-    for price in whole.prices:
-        rows[price.provider].append(price)
-    return {provider: whole.model_copy(update={"prices": tuple(prices)}) for provider, prices in rows.items()}
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request in our words; the package gets the same one in its own."""
-
-    provider: str
-    model: str
-    time: datetime
-    usage: dict[str, int]
-
-    def ours(self, book: PriceBook) -> Decimal | None:
-        """What it costs by the book; null unless everything of it has a price."""
-        usage = {meter: Decimal(quantity) for meter, quantity in self.usage.items()}
-        event = ScalarEvent("acme", "llm.request", self.provider, self.model, "ok", self.time, usage)
-        priced = price_event(event, books=[book])
-        return None if priced.pricing == "unpriced" else priced.cost
-
-    def theirs(self) -> Decimal:
-        """What it costs by the package, to 12 decimals."""
-        result = genai_prices.calc_price(
-            genai_prices.Usage(**inclusive(self.usage)),
-            self.model,
-            provider_id=self.provider,
-            genai_request_timestamp=self.time,
-        )
-        return result.total_price.quantize(SMALLEST)
-
-
-def inclusive(usage: dict[str, int]) -> dict[str, int]:
-    """Disjoint quantities as the package counts: every total holds its parts."""
-    totals = {"output_reasoning_tokens" if key == "reasoning_tokens" else key: count for key, count in usage.items()}
-    totals["input_tokens"] = sum(usage.get(part, 0) for part in INPUT_CONTEXT_PARTS)
-    totals["cache_write_tokens"] = sum(count for key, count in usage.items() if key.startswith("cache_write"))
-    totals["input_document_pages"] = usage.get("input_document_pages", 0) + usage.get(
-        "input_annotated_document_pages", 0
-    )
-    totals["audio_seconds"] = usage.get("audio_seconds", 0) + usage.get("input_audio_seconds", 0)
-    return totals
-
-
-def requests(book: dict[str, PriceBook], *, seed: int) -> Iterator[Request]:
-    """Random requests to every provider in turn: around thresholds, changes of price and times of day."""
-    chance = random.Random(seed)
-    names = {provider: sorted({price.model for price in rows.prices}) for provider, rows in book.items()}
-    providers = sorted(book)
-    for number in range(EVENTS):
-        provider = providers[number % len(providers)]
-        written = chance.choice(names[provider])
-        rows = [price for price in book[provider].prices if price.model == written]
-        time = _time(chance, rows)
-        at_that_time = [row for row in rows if row.start_us <= microseconds(time) < row.end_us]
-        yield Request(
-            provider,
-            written.removesuffix("*")
-            + (chance.choice(("", "-latest", "-v9", "@20990101")) if written[-1] == "*" else ""),
-            time,
-            _usage(chance, at_that_time),
-        )
-
-
-def _time(chance: random.Random, rows: list[Price]) -> datetime:
-    """Any moment of some years, or one at the edge of a span or of hours."""
-    anywhere = datetime(2023, 1, 1, tzinfo=UTC) + timedelta(microseconds=chance.randrange(5 * 365 * 86_400 * 10**6))
-    edges = [edge for row in rows for edge in (row.from_, row.until) if edge is not None]
-    moment = chance.choice(edges) if edges and chance.random() < 0.5 else anywhere
-    hours = [span for row in rows if row.hours is not None for span in row.hours.spans]
-    if hours and chance.random() < 0.7:
-        midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-        moment = midnight + timedelta(seconds=chance.choice(hours)[0])
-    return moment + timedelta(microseconds=chance.choice((-1, 0, 0, 1)))
-
-
-def _usage(chance: random.Random, rows: list[Price]) -> dict[str, int]:
-    """Counts for the meters of a model; where there are thresholds its input lies at one of them."""
-    usage = {meter: chance.choice((0, 1, chance.randrange(10**6))) for meter in {row.meter: None for row in rows}}
-    usage.pop("requests", None)
-    if "audio_seconds" in usage:
-        usage["audio_seconds"] += 10
-        usage.pop("input_audio_seconds", None)
-    thresholds = sorted({int(tier.threshold) for row in rows for tier in row.above if tier.quantity == INPUT_CONTEXT})
-    if thresholds and "input_tokens" in usage:
-        parts = [part for part in INPUT_CONTEXT_PARTS if part in usage]
-        total = max(chance.choice(thresholds) + chance.choice((-1, 0, 1)), 0)
-        for part in parts[1:]:
-            usage[part] = chance.randrange(total + 1)
-            total -= usage[part]
-        usage["input_tokens"] = total
-    return usage
-
-
-def model_of(provider: str, name: str) -> ModelInfo:
-    """The model that the package has for a name."""
-    owner = next(candidate for candidate in PROVIDERS if candidate.id == provider)
-    model = winner_of(name, models=models_of(owner, providers=PROVIDERS))
-    assert model is not None
-    return model
-
-
-def test_random_requests_cost_what_the_package_says(by_provider: dict[str, PriceBook]) -> None:
-    """To the last of 12 decimals, for every provider, at thresholds, at changes of price and through the day."""
-    asked = [
-        request
-        for request in requests(by_provider, seed=20261120)
-        if not tariff_of(model_of(request.provider, request.model)).rounded
-    ]
-
-    different = [
-        (request, ours, theirs)
-        for request in asked
-        if (ours := request.ours(by_provider[request.provider])) != (theirs := request.theirs())
-    ]
-
-    assert len(asked) > 0.9 * EVENTS
-    assert {request.provider for request in asked} == {provider.id for provider in PROVIDERS}
-    assert different == []
 
 
 def priced_rows(text: str) -> tuple[Price, ...]:
@@ -283,88 +136,31 @@ def test_every_name_that_the_package_lists_leads_to_its_model() -> None:
     assert wrong == []
 
 
-# -- Where book and package differ -------------------------------------------------------------------------------------
+def test_variants_become_rows_from_the_day_on_which_they_have_a_price() -> None:
+    """What the package does not price for a batch has no row for one, and costs what it always costs."""
+    rows = [row for row in import_book(["openai/gpt-4o-mini"]).prices if row.model == "gpt-4o-mini"]
+
+    assert [
+        (row.meter, f"{row.price:f}", row.variant.text, row.from_)
+        for row in rows
+        if row.meter in ("input_tokens", "cache_read_tokens") and row.variant.text in ("", '{"batch":true}')
+    ] == [
+        ("input_tokens", "0.15", "", None),
+        ("cache_read_tokens", "0.075", "", None),
+        ("input_tokens", "0.075", '{"batch":true}', datetime(2026, 10, 14, tzinfo=UTC)),
+    ]
 
 
-def test_the_manual_lists_every_difference() -> None:
-    """Each of them stands in the manual with its reason, and the manual has no other ones."""
-    table = MANUAL.partition("| where they differ |")[2].partition("\n\n")[0]
+def test_a_variant_that_no_event_can_say_is_left_out_and_listed() -> None:
+    """The keys of a variant are a closed list; such a request has the price without a variant."""
+    text = import_book(["openrouter/mistralai/mistral-large-4-0"]).text()
 
-    assert tuple(line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]) == DIFFERENCES
-
-
-def test_float_noise_moves_a_cost_by_at_most_half_a_trillionth_for_each_unit(by_provider: dict[str, PriceBook]) -> None:
-    """A price of 0.08333333333333334 a million is no price; what it is rounded to is listed in the book."""
-    time = datetime(2026, 11, 1, tzinfo=UTC)
-    moved = {}
-    for model in next(provider for provider in PROVIDERS if provider.id == "openrouter").models:
-        if tariff_of(model).rounded:
-            request = Request(
-                "openrouter", model.id, time, dict.fromkeys(tariff_of(model).meters & set(TOKEN_KEYS), 10**6)
-            )
-            moved[model.id] = abs((request.ours(by_provider["openrouter"]) or 0) - request.theirs())
-
-    assert 0 < max(moved.values()) <= 10**6 * len(TOKEN_KEYS) * SMALLEST / 2
-    assert (
-        "cache_write_mtok: 0.0833333333333333 -> 0.083333" in import_book(["openrouter/google/gemini-2.5-flash"]).text()
-    )
+    assert "#   openrouter/mistralai/mistral-large-4-0  route=mistral/eu\n" in text
 
 
-@pytest.mark.parametrize(
-    ("provider", "model", "time", "usage"),
-    [
-        ("openai", "gpt-4o", "2026-03-01", {"input_tokens": 5, "cache_write_5m_tokens": 5}),
-        ("openai", "text-embedding-3-small", "2026-03-01", {"input_tokens": 5, "output_tokens": 5}),
-        ("google", "gemini-3-pro-image", "2025-12-01", {"web_searches": 3}),
-        ("openai", "gpt-6-astra-2026-09-09", "2026-10-01", {"output_tokens": 5}),
-        ("google", "models/gemini-1.5-flash", "2026-03-01", {"output_tokens": 5}),
-        ("openai", "GPT-4o", "2026-03-01", {"output_tokens": 5}),
-        ("openai", "gpt-4o-20241120", "2026-03-01", {"output_tokens": 5}),
-        ("perplexity", "sonar-deep-research", "2026-03-01", {"output_tokens": 5, "reasoning_tokens": 2}),
-        ("google", "gemma-3", "2026-03-01", {"output_tokens": 5}),
-        ("openai", "gpt-4o-audio-preview", "2026-03-01", {"input_tokens": 5, "input_audio_tokens": 5}),
-    ],
-)
-def test_what_a_book_cannot_say_is_unpriced(
-    by_provider: dict[str, PriceBook], provider: str, model: str, time: str, usage: dict[str, int]
-) -> None:
-    """Never a guess and never a silent 0: the event is counted, shown as unpriced, and a row can be written for it."""
-    request = Request(provider, model, datetime.fromisoformat(time).replace(tzinfo=UTC), usage)
-
-    assert request.ours(by_provider[provider]) is None
-    assert request.theirs() >= 0  # the package knows the model
-
-
-def test_a_row_of_a_beginning_takes_new_names_that_contain_another_model(by_provider: dict[str, PriceBook]) -> None:
-    """The package asks an earlier rule whether the name contains something; a book knows beginnings only."""
-    request = Request(
-        "anthropic", "claude-3-haiku-claude-v2", datetime(2026, 3, 1, tzinfo=UTC), {"input_tokens": 10**6}
-    )
-
-    assert (request.ours(by_provider["anthropic"]), request.theirs()) == (Decimal("0.25"), Decimal(8))
-
-
-def test_short_audio_has_no_least_length(by_provider: dict[str, PriceBook]) -> None:
-    """Groq bills ten seconds at least, which is a rule of one vendor and no price."""
-    request = Request("groq", "whisper-large-v3", datetime(2026, 3, 1, tzinfo=UTC), {"audio_seconds": 9})
-
-    assert (request.ours(by_provider["groq"]), request.theirs()) == (Decimal("0.0002775"), Decimal("0.000308333333"))
-
-
-def test_two_quantities_of_seconds_are_rounded_each_for_itself(by_provider: dict[str, PriceBook]) -> None:
-    """A price per hour has no end in decimals; two roundings differ from one in the last of 12 digits."""
-    usage = {"audio_seconds": 10, "input_audio_seconds": 1}
-    request = Request("groq", "whisper-large-v3", datetime(2026, 3, 1, tzinfo=UTC), usage)
-
-    assert (request.ours(by_provider["groq"]), request.theirs()) == (
-        Decimal("0.000339166666"),
-        Decimal("0.000339166667"),
-    )
-
-
-def test_variants_of_a_request_are_left_out_and_listed() -> None:
-    """An event does not say that it was a batch: it costs the full price, and the book says so."""
-    assert "#   openai/gpt-4o-mini  processing=batch\n" in import_book(["openai/gpt-4o-mini"]).text()
+def test_another_provider_takes_over_no_variants() -> None:
+    """Azure sells models of OpenAI; what they cost in a batch there is not known."""
+    assert not any(row.variant.keys for row in import_book(["azure/gpt-4o-mini"]).prices)
 
 
 # -- Single rules, on models made up for them --------------------------------------------------------------------------
@@ -488,8 +284,8 @@ def test_models_are_picked_by_globs_and_regular_expressions(tally: Tally) -> Non
     rows = priced_rows(answer.stdout)
 
     assert (answer.code, answer.stderr) == (0, "")
-    assert {(row.provider, row.model) for row in rows} >= {("openai", "gpt-4o-mini"), ("x_ai", "grok-3-mini")}
-    assert {row.provider for row in rows} == {"openai", "x_ai"}
+    assert {(row.provider, row.model) for row in rows} >= {("openai", "gpt-4o-mini"), ("x-ai", "grok-3-mini")}
+    assert {row.provider for row in rows} == {"openai", "x-ai"}
 
 
 def test_an_exception_from_a_beginning_comes_along() -> None:
@@ -500,25 +296,32 @@ def test_an_exception_from_a_beginning_comes_along() -> None:
         ModelInfo(id="other", match=ClauseEquals("other")),
     ]
 
-    assert [offer.name for offer in _kept(_Listing("p", models, wanted=frozenset({1})))] == ["gpt*", "gpt-small"]
-    assert [offer.name for offer in _kept(_Listing("p", models, wanted=frozenset({0})))] == ["gpt-small"]
+    assert [offer.name for offer in _kept(_Listing("p", models, wanted=frozenset({1}), own=3))] == ["gpt*", "gpt-small"]
+    assert [offer.name for offer in _kept(_Listing("p", models, wanted=frozenset({0}), own=3))] == ["gpt-small"]
 
 
-@pytest.mark.parametrize("provider", sorted(ALIASES))
-def test_the_names_of_opentelemetry_have_the_same_rows(provider: str) -> None:
-    """An event's provider must match as it is sent, so a pattern names the provider that events name."""
-    own = [row.model_copy(update={"provider": ""}) for row in import_book([f"{provider}/*"]).prices]
+@pytest.mark.parametrize("provider", sorted(OTHER_NAMES))
+def test_other_names_of_a_provider_find_the_same_rows(provider: str) -> None:
+    """A pattern may name the provider as events do; the rows have one name, and the book has the others as aliases."""
+    own = import_book([f"{provider}/*"])
 
-    for alias in ALIASES[provider]:
-        rows = import_book([f"{alias}/*"]).prices
-        assert {row.provider for row in rows} == {alias}
-        assert [row.model_copy(update={"provider": ""}) for row in rows] == own
+    assert own.provider_aliases == dict.fromkeys(sorted(OTHER_NAMES[provider]), provider)
+    for alias in OTHER_NAMES[provider]:
+        named = import_book([f"{alias}/*"])
+        assert (named.prices, named.provider_aliases) == (own.prices, own.provider_aliases)
 
 
-def test_the_manual_names_the_opentelemetry_names() -> None:
+def test_a_book_has_aliases_for_the_providers_of_its_rows_only() -> None:
+    """And the ones of the package have no other name that is a provider of its own."""
+    assert import_book(["openai/gpt-4o-mini"]).provider_aliases == {}
+    assert "provider_aliases" not in import_book(["openai/gpt-4o-mini"]).text()
+    assert not set(PROVIDER_OF) & {provider.id for provider in PROVIDERS}
+
+
+def test_the_manual_names_the_other_names() -> None:
     """All of them, each beside the provider of the package."""
-    for provider, aliases in ALIASES.items():
-        assert f"| `{provider}` | {', '.join(f'`{alias}`' for alias in aliases)} |" in MANUAL
+    for provider, names in OTHER_NAMES.items():
+        assert f"| `{provider}` | {', '.join(f'`{name}`' for name in names)} |" in MANUAL
 
 
 def test_a_book_is_written_to_a_file(tally: Tally, tmp_path: Path) -> None:
@@ -556,10 +359,6 @@ def test_a_book_is_written_to_a_file(tally: Tally, tmp_path: Path) -> None:
             "--models re:( is no regular expression (missing ), unterminated subpattern at position 0).",
         ),
         (
-            ("--models", "*"),
-            "The book would have 24,154 rows, and 20,000 is the most: name fewer models with --models.",
-        ),
-        (
             ("--models", "groq/*", "--out", "/nowhere/prices.yaml"),
             "/nowhere/prices.yaml can't be written (No such file or directory): name a file in a folder that exists.",
         ),
@@ -570,3 +369,11 @@ def test_what_cannot_be_imported_is_one_sentence(tally: Tally, arguments: tuple[
     answer = tally(*IMPORT, *arguments)
 
     assert (answer.code, answer.stdout, answer.sentence) == (2, "", sentence)
+
+
+def test_more_rows_than_a_book_can_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the number of rows and what to do."""
+    monkeypatch.setattr("tally.import_prices.PRICES_MAX", 10)
+
+    with pytest.raises(WrongUse, match=r"would have \d+ rows, and 10 is the most: name fewer models with --models\."):
+        import_book(["groq/*"])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.servers
 
 DAYS_35_MS = str(35 * 24 * 60 * 60 * 1000)
-VIEWS = {"facts", "totals_hourly", "quantities_hourly", "duplicates", "rejected", "price_books"}
+VIEWS = {"facts", "totals_hourly", "quantities_hourly", "duplicates", "rejected", "price_books", "adjustments"}
 
 
 @pytest.fixture

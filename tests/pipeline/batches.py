@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from pipeline.block import Block, encode_block
 from pipeline.route import partition_of
+from schemas.correction import Correction
 from schemas.counted import COUNTED_EVENTS
 from schemas.frames import KINDS, LINES, PRICED_EVENTS, PricedBatch
 from schemas.price_book import PriceBook
 from schemas.records import RawRecord
+from schemas.variants import variant_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,10 +30,13 @@ HORIZON: Final = timedelta(days=35)
 #: Sums of the largest quantities with twelve decimals have more digits than Python keeps by default.
 EXACT: Final = Context(prec=60)
 
-#: What a unit costs, by revision of the price book and meter. ``images`` has no price; ``reasoning_tokens`` is a memo.
+#: What a unit costs, by revision of the price book and meter. ``images`` has no price before the third, in which
+#: ``output_tokens`` has none; ``reasoning_tokens`` is a memo.
 PRICES: Final[dict[int, dict[str, Decimal]]] = {
     1: {"input_tokens": Decimal("0.15"), "output_tokens": Decimal("0.6")},
     2: {"input_tokens": Decimal("0.25"), "output_tokens": Decimal("0.000000000001")},
+    3: {"images": Decimal(7), "input_tokens": Decimal("0.15")},
+    4: {"input_tokens": Decimal("0.01"), "output_tokens": Decimal("0.01")},
 }
 
 
@@ -55,6 +60,7 @@ class Event:
     user: str = ""
     provider: str = "openai"
     model: str = "gpt-4o-mini"
+    variant: str = ""
     status: str = "ok"
     tags: str = ""
     usage: tuple[tuple[str, Decimal], ...] = (("input_tokens", Decimal(10)),)
@@ -127,10 +133,19 @@ def make_batch(events: Sequence[Event], *, revision: int = 1) -> PricedBatch:
     )
 
 
-def make_block(events: Sequence[Event], *, offset: int = 0, partition: int = 0, revision: int = 1) -> Block:
-    """The events as one block of ``usage.priced``."""
+def make_block(
+    events: Sequence[Event], *, offset: int = 0, partition: int = 0, revision: int = 1, run: str = ""
+) -> Block:
+    """The events as one block of ``usage.priced``; with a ``run`` one that corrects what they cost."""
     value = encode_block(make_batch(events, revision=revision), topic=TOPIC)
-    return Block(partition, offset, append_time_ms(offset), value)
+    return Block(partition, offset, append_time_ms(offset), value, correction=header_of(run, revision))
+
+
+def header_of(run: str, revision: int) -> bytes | None:
+    """The header of a correction block; None without a run."""
+    if not run:
+        return None
+    return Correction(run=run, books=f"standard@{revision}", requested_at="2026-03-01T12:00:00Z").to_header()
 
 
 def append_time_ms(offset: int) -> int:
@@ -171,6 +186,7 @@ def make_record(events: Sequence[Event]) -> RawRecord:
 def _envelope(event: Event) -> dict[str, Any]:
     names = ("project", "api_key", "environment", "user", "provider", "model", "status")
     data: dict[str, Any] = {name: getattr(event, name) for name in names}
+    data["variant"] = variant_pairs(event.variant)
     data["usage"] = {meter: f"{quantity:f}" for meter, quantity in event.usage}
     return {
         "specversion": "1.0",
@@ -185,16 +201,19 @@ def _envelope(event: Event) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class LogBlock:
-    """A block of ``usage.priced`` as plain values."""
+    """A block of ``usage.priced`` as plain values; with a ``run`` it corrects what its events cost."""
 
     partition: int
     offset: int
     events: tuple[Event, ...]
     revision: int = 1
+    run: str = ""
 
     def encoded(self) -> Block:
         """The block as it is read."""
-        return make_block(self.events, offset=self.offset, partition=self.partition, revision=self.revision)
+        return make_block(
+            self.events, offset=self.offset, partition=self.partition, revision=self.revision, run=self.run
+        )
 
 
 # What hypothesis draws from: few values each, so that identities meet again, as duplicates and as conflicts.
@@ -238,12 +257,13 @@ def raw_events(draw: st.DrawFn, *, partitions: int = 2, events_max: int = 14, se
 
 
 @st.composite
-def logs(draw: st.DrawFn, *, partitions: int = 2, seconds_max: int = 20) -> list[LogBlock]:
+def logs(draw: st.DrawFn, *, partitions: int = 2, seconds_max: int = 20, restates: bool = True) -> list[LogBlock]:
     """A log as price agents leave it that were killed and began again: blocks in order, some of them twice.
 
     Each pass prices a run of the raw events that begins at or before what is in the log already, meets the raw
     partitions in another order, cuts anywhere, and may have another revision of the book. So of every raw event the
-    copies that come first are in raw order.
+    copies that come first are in raw order. In between, runs restate events that were counted, were not, or say
+    something else.
     """
     raw = draw(raw_events(seconds_max=seconds_max))
     written: list[LogBlock] = []
@@ -259,7 +279,24 @@ def logs(draw: st.DrawFn, *, partitions: int = 2, seconds_max: int = 20) -> list
                 if own:
                     written.append(LogBlock(partition, ends[partition], own, revision))
                     ends[partition] += draw(st.integers(1, 2))  # markers of transactions leave holes
+        for run, events_of_run in draw(_runs(raw)) if restates else ():
+            revision = draw(st.sampled_from((1, 2, 3)))
+            for partition in range(partitions):
+                own = tuple(
+                    event for event in events_of_run if partition_of(event.org, partitions=partitions) == partition
+                )
+                if own:
+                    written.append(LogBlock(partition, ends[partition], own, revision, run))
+                    ends[partition] += draw(st.integers(1, 2))
     return written
+
+
+def _runs(raw: Sequence[Event]) -> st.SearchStrategy[list[tuple[str, list[Event]]]]:
+    """Parts of runs of `tally reprice`: some events once each; now and then one says what was never counted."""
+    restated = st.sampled_from(raw).flatmap(
+        lambda event: st.sampled_from((event, event, event, replace(event, project="other")))
+    )
+    return st.lists(st.tuples(st.sampled_from(("run-1", "run-2", "run-3")), st.lists(restated, max_size=4)), max_size=2)
 
 
 def _interleaved(draw: st.DrawFn, run: Sequence[Event]) -> list[Event]:

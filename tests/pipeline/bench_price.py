@@ -1,7 +1,8 @@
 """How long pricing takes: ``python tests/pipeline/bench_price.py`` prints CPU microseconds per event.
 
-2,000 price rows of all kinds (dated, by the hour, tiered, by suffix, for one org, billed on success only), batches of
-10,000 events with 3 quantities each, one thread. The mixtures differ in what the prices depend on.
+2,000 price rows of all kinds (dated, by the hour, tiered, by suffix, for one org, for a variant, billed on success
+only) and 60 adjustments, batches of 10,000 events with 3 quantities each, one thread. The mixtures differ in what the
+prices depend on; the book without variants shows what those cost whom they do not concern.
 """
 
 from __future__ import annotations
@@ -49,19 +50,52 @@ def price_rows(model: str, provider: str, number: int) -> list[dict[str, Any]]:
     return [*rows, row | {"meter": "cache_read_tokens", "price": "1", "model": f"{model}*", "per": 3}]
 
 
-def catalog() -> CompiledCatalog:
-    """A book of 2,000 rows."""
+def catalog(*, with_variants: bool) -> CompiledCatalog:
+    """A book of 2,000 rows; with variants, two rows of each model are for one, and adjustments are for all kinds."""
     rows = [
         row
         for number in range(MODELS)
         for row in price_rows(f"model-family-{number}", PROVIDERS[number % len(PROVIDERS)], number)
     ]
+    fields: dict[str, object] = {}
+    if with_variants:
+        for number in range(MODELS):
+            rows[20 * number + 6] |= {"variant": {"service_tier": "flex"}, "org": ""}
+            rows[20 * number + 13] |= {"variant": {"batch": True}, "org": ""}
+        fields = {"adjustments": adjustment_rows(), "provider_aliases": {"gcp.gemini": "google", "x_ai": "mistral"}}
     return compile_catalog(
-        [PriceBook.model_validate({"name": "bench", "revision": 1, "currency": "USD", "prices": rows})]
+        [PriceBook.model_validate({"name": "bench", "revision": 1, "currency": "USD", "prices": rows} | fields)]
     )
 
 
-def batch(seed: int, *, decimals: int = 0, is_mixed: bool = False) -> tuple[pl.DataFrame, pl.DataFrame]:
+def adjustment_rows() -> list[dict[str, Any]]:
+    """Of a region, of batches by provider, for one org, dated, for one meter and for families of models."""
+    rows: list[dict[str, Any]] = [
+        {"variant": {"region": "eu"}, "multiplier": "1.10"},
+        {"variant": {"speed": "fast"}, "multiplier": "2", "until": "2026-03-03T00:00:00Z"},
+        {"variant": {"speed": "fast"}, "multiplier": "2.5", "from": "2026-03-03T00:00:00Z"},
+        {"variant": {"batch": True}, "multiplier": 1, "meter": "reasoning_tokens"},
+    ]
+    rows += [{"variant": {"batch": True}, "multiplier": "0.5", "provider": provider} for provider in PROVIDERS]
+    rows += [{"variant": {"batch": True}, "multiplier": "0.45", "org": f"org-{number}"} for number in range(26)]
+    return rows + [
+        {"variant": {"region": "eu"}, "multiplier": "1.05", "model": f"model-family-{number}*"} for number in range(26)
+    ]
+
+
+#: What every second request says of itself, where requests say anything.
+VARIANTS = (
+    '{"batch":true}',
+    '{"service_tier":"flex"}',
+    '{"region":"eu"}',
+    '{"batch":true,"region":"eu","speed":"fast"}',
+    '{"region":"us"}',
+)
+
+
+def batch(
+    seed: int, *, decimals: int = 0, is_mixed: bool = False, says_variants: bool = False
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """A batch of events over all orgs and models, 3 quantities each.
 
     Mixed, a quarter of them are lookups priced by the request, another quarter are of models that only a suffix
@@ -92,6 +126,10 @@ def batch(seed: int, *, decimals: int = 0, is_mixed: bool = False) -> tuple[pl.D
                 f"model-family-{number}" + ("-2026-03-01" if part == 1 else "")
                 for number, part in zip(model.tolist(), quarter.tolist(), strict=True)
             ],
+            "variant": [
+                VARIANTS[number] if says_variants and number < len(VARIANTS) else ""
+                for number in dice.integers(0, 2 * len(VARIANTS), BATCH).tolist()
+            ],
             "status": np.where(dice.random(BATCH) < 0.03, "error", "ok"),
             "tags": "",
         },
@@ -109,6 +147,13 @@ def batch(seed: int, *, decimals: int = 0, is_mixed: bool = False) -> tuple[pl.D
     return events, usage
 
 
+MIXTURES: dict[str, dict[str, Any]] = {
+    "whole quantities": {},
+    "quantities with 6 decimals": {"decimals": 6},
+    "mixed events": {"is_mixed": True},
+}
+
+
 def measure(name: str, batches: list[tuple[pl.DataFrame, pl.DataFrame]], book: CompiledCatalog) -> None:
     """Prints CPU microseconds per event: of the first batch, which learns, and median and best of all later ones."""
     took = []
@@ -118,17 +163,22 @@ def measure(name: str, batches: list[tuple[pl.DataFrame, pl.DataFrame]], book: C
         took.append((time.process_time() - before) / BATCH * 1e6)
     later = took[len(batches) :]
     print(  # noqa: T201
-        f"{name:30} first {took[0]:5.2f}, then {np.median(later):4.2f}, at best {min(later):4.2f} µs CPU per event"
+        f"{name:48} first {took[0]:5.2f}, then {np.median(later):4.2f}, at best {min(later):4.2f} µs CPU per event"
     )
 
 
 def main() -> None:
-    """Measures whole quantities, quantities with six decimals, and a mixture of events."""
-    book = catalog()
-    print(f"{sum(len(each.prices) for each in book.books)} price rows, {BATCH} events a batch, 3 quantities each")  # noqa: T201
-    measure("whole quantities", [batch(seed) for seed in range(40)], book)
-    measure("quantities with 6 decimals", [batch(seed, decimals=6) for seed in range(40)], book)
-    measure("mixed events", [batch(seed, is_mixed=True) for seed in range(40)], book)
+    """Measures whole quantities, quantities with six decimals, and mixed events, with and without variants."""
+    plain, adjusting = catalog(with_variants=False), catalog(with_variants=True)
+    rows = sum(len(each.prices) for each in adjusting.books)
+    print(f"{rows} price rows, {BATCH} events a batch, 3 quantities each")  # noqa: T201
+    for name, options in MIXTURES.items():
+        batches = [batch(seed, **options) for seed in range(40)]
+        measure(name, batches, plain)
+        measure(f"{name}, book of variants", batches, adjusting)
+    for name, options in MIXTURES.items():
+        batches = [batch(seed, says_variants=True, **options) for seed in range(40)]
+        measure(f"{name}, half say a variant", batches, adjusting)
 
 
 if __name__ == "__main__":

@@ -65,4 +65,4 @@ def from_the_store(blocks: Sequence[Block], *, store: MemoryStore, limits: Count
 
 def books_of(store: MemoryStore) -> Books:
     """The books that the store holds."""
-    return found(store.facts_rows.rows(), store.totals_rows.rows(), store.repeats_rows.rows())
+    return found(store.facts_now(), store.totals_rows.rows(), store.repeats_rows.rows(), store.corrections_rows.rows())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from random import Random
@@ -27,7 +28,18 @@ JUMPS_US: Final = tuple(
 LATE_US: Final = tuple(minutes * 60_000_000 for minutes in (1, 3, 10, 59, 300, 1441, 20_000))
 RULE_IDS: Final = ("a", "b", "c", "d", "e", "f")
 
-Log = list[Event | RuleSet]
+
+@dataclass(frozen=True)
+class Restated:
+    """A correction block: events that stand before it, at the prices of another revision."""
+
+    run: str
+    revision: int
+    events: tuple[Event, ...]
+
+
+Entry = Event | RuleSet | Restated
+Log = list[Entry]
 
 
 def judged_log(seed: int, *, events: int = 30, rules: int = 5, edits: float = 0.06) -> Log:
@@ -37,6 +49,7 @@ def judged_log(seed: int, *, events: int = 30, rules: int = 5, edits: float = 0.
     in_force = RuleSet(revision=1, rules=drawn_rules(rng, (), revision, rules))
     clocks: dict[str, int] = {}
     calm = rng.random() < 0.5
+    restates = rng.random() < 0.5
     log: Log = [in_force]
     for number in range(rng.randint(1, events)):
         if rng.random() < edits:
@@ -45,6 +58,10 @@ def judged_log(seed: int, *, events: int = 30, rules: int = 5, edits: float = 0.
             in_force = RuleSet(revision=revision, rules=drawn_rules(rng, kept, revision, rules))
             log.append(in_force)
         log.append(_event(rng, number, clocks, calm=calm))
+        counted = [one for one in log if isinstance(one, Event)]
+        if restates and rng.random() < 0.1:
+            some = tuple(one for one in counted if rng.random() < 0.5)
+            log += [Restated(f"run {number}", rng.choice((1, 2, 4, 4)), some)] if some else []
     return log
 
 
@@ -58,7 +75,11 @@ def drawn_rules(rng: Random, kept: tuple[Rule, ...], revision: int, most: int) -
 def _rule(rng: Random, name: str, revision: int) -> Rule:
     """Any rule that is allowed, with limits that small worlds reach."""
     scope = rng.choice(list(Scope))
-    measure = rng.choice([measure for measure in MEASURES if measure != "share" or scope is not Scope.ORG])
+    measure = (
+        "cost"
+        if rng.random() < 0.15
+        else rng.choice([measure for measure in MEASURES if measure != "share" or scope is not Scope.ORG])
+    )
     windows = [w for w in Window if measure != "projected" or not (w.is_rolling or w is Window.TOTAL)]
     window = rng.choice(windows)
     said: dict[str, Any] = {
@@ -117,7 +138,7 @@ def sizes_of(seed: int) -> list[int]:
     return [rng.randint(1, most) for _ in range(60)]
 
 
-def blocks_of(log: Iterable[Event | RuleSet], sizes: Sequence[int]) -> list[Block]:
+def blocks_of(log: Iterable[Entry], sizes: Sequence[int]) -> list[Block]:
     """The log as blocks of these sizes; a change of the rules is a block of its own."""
     blocks: list[Block] = []
     waiting: list[Event] = []
@@ -135,6 +156,10 @@ def blocks_of(log: Iterable[Event | RuleSet], sizes: Sequence[int]) -> list[Bloc
             body = InForce("USD", {one.name: one}).to_json().encode()
             blocks.append(Block(0, len(blocks), append_time_ms(len(blocks)), body, control=True))
             continue
+        if isinstance(one, Restated):
+            close()
+            blocks.append(make_block(one.events, offset=len(blocks), revision=one.revision, run=one.run))
+            continue
         waiting.append(one)
         if len(waiting) >= size:
             close()
@@ -143,14 +168,20 @@ def blocks_of(log: Iterable[Event | RuleSet], sizes: Sequence[int]) -> list[Bloc
     return blocks
 
 
-def told(log: Iterable[Event | RuleSet]) -> list[dict[str, Any]]:
+def told(log: Iterable[Entry]) -> list[dict[str, Any]]:
     """What the model says of the log."""
     entries: list[dict[str, Any]] = []
+    figures: dict[str, tuple[Any, Any]] = {}
     for one in log:
         if isinstance(one, RuleSet):
             entries.append({"rules": [rule.model_dump() for rule in one.rules]})
-        else:
-            entries.append({"events": events_of(make_counted([one]))})
+            continue
+        revision = one.revision if isinstance(one, Restated) else 1
+        events = events_of(make_counted(one.events if isinstance(one, Restated) else [one], revision=revision))
+        # A correction that leaves the figures as they are is none.
+        changed = [event for event in events if figures.get(event["id"]) != (event["cost"], event["pricing"])]
+        figures |= {event["id"]: (event["cost"], event["pricing"]) for event in events}
+        entries.append({"corrections" if isinstance(one, Restated) else "events": changed})
     return transitions(entries)
 
 

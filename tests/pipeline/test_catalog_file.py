@@ -186,7 +186,7 @@ def test_all_mistakes_are_told_at_once_from_top_to_bottom() -> None:
         "prices.yaml:2:1: `currency` is no ISO 4217 currency code like USD",
         (
             "prices.yaml:3:1: `discount` is no key here; the keys are "
-            "price_book, currency, prices, period_prices, ignore, rule_set, rules"
+            "price_book, currency, prices, period_prices, adjustments, provider_aliases, ignore, rule_set, rules"
         ),
         'prices.yaml:5:49: this number is not kept exactly without quotes: put it in quotes, "0.5"',
         "prices.yaml:6:56: `per` must be 1 to 1000000000000 units",
@@ -201,7 +201,7 @@ def test_all_mistakes_are_told_at_once_from_top_to_bottom() -> None:
         "prices.yaml:7:42: `price` is negative: the least is 0",
         (
             "prices.yaml:7:55: `colour` is no key here; the keys are "
-            "operation, provider, model, org, meter, name, price, per, from, until, hours, above, bill"
+            "operation, provider, model, org, variant, meter, name, price, per, from, until, hours, above, bill"
         ),
         "prices.yaml:8:6: `above.threshold` is missing",
         "prices.yaml:8:33: `above.limit` is no key here; the keys are quantity, threshold, inclusive, price",
@@ -261,7 +261,21 @@ def test_all_mistakes_are_told_at_once_from_top_to_bottom() -> None:
         ("price: 1, per: 1000000.0", 'this number is not kept exactly without quotes: put it in quotes, "1000000.0"'),
         ("price: 1, per: true", "`per` must be a whole number without quotes"),
         ("price: 1, bill: never", "`bill` must be 'always' or 'success'"),
-        ("price: 1, variant: batch", None),
+        ("price: 1, tier: flex", None),
+        ("price: 1, variant: batch", "`variant` must be a mapping"),
+        (
+            "price: 1, variant: {tier: flex}",
+            "`variant.tier` is no key here; the keys are service_tier, batch, speed, region",
+        ),
+        ("price: 1, variant: {batch: 1}", "`variant.batch` must be true; what is for every request leaves it out"),
+        (
+            "price: 1, variant: {batch: false}",
+            "`variant.batch` must be true; what is for every request leaves it out",
+        ),
+        (
+            'price: 1, variant: {region: "e u"}',
+            "`variant.region` is no id: 1 to 128 letters, digits or . _ : / @ ~ ? # % + -",
+        ),
         (
             "price: 1, from: 2026-03-01",
             'a time without quotes means different things to different readers: write "2026-03-01"',
@@ -353,6 +367,88 @@ def test_a_price_that_cannot_be_meant_is_refused(row: str, sentence: str | None)
         )
     else:
         assert found == sentence
+
+
+def test_adjustments_and_aliases_are_read() -> None:
+    """Under the names of the schema; aliases are a mapping, kept sorted."""
+    book = load("""\
+        price_book: standard
+        currency: USD
+        prices: []
+        adjustments:
+          - {provider: anthropic, model: claude-*, variant: {batch: true}, multiplier: "0.5",
+             from: "2026-03-01T00:00:00Z"}
+          - {variant: {region: eu}, meter: "*", multiplier: "1.10"}
+        provider_aliases: {gcp.vertex_ai: google, gcp.gemini: google}
+    """)
+
+    assert book.price_book is not None
+    assert [entry.content() for entry in book.price_book.adjustments] == [
+        {
+            "provider": "anthropic",
+            "model": "claude-*",
+            "variant": {"batch": True},
+            "multiplier": "0.5",
+            "from": "2026-03-01T00:00:00Z",
+        },
+        {"variant": {"region": "eu"}, "multiplier": "1.1"},
+    ]
+    assert book.adjustment_lines == (5, 7)
+    assert list(book.price_book.provider_aliases) == ["gcp.gemini", "gcp.vertex_ai"]
+
+
+def test_a_variant_or_an_alias_that_is_empty_says_nothing() -> None:
+    """The content and so the revision are those of a book without them."""
+    plain = load_price("price: 1")
+    empty = load(
+        "{price_book: standard, currency: USD, prices: [{operation: lookup, meter: requests, price: 1, variant: {}}],"
+        " adjustments: [], provider_aliases: {}}"
+    ).price_book
+
+    assert empty is not None
+    assert empty.same_content(plain)
+
+
+def test_all_that_is_wrong_with_adjustments_and_aliases_is_told() -> None:
+    """Two that are equally specific with both lines, like prices."""
+    assert mistakes_of("""\
+        price_book: standard
+        currency: USD
+        prices: []
+        adjustments:
+          - {variant: {region: eu, batch: true}, multiplier: "0.5"}
+          - {variant: {batch: true, region: eu}, multiplier: "0.6", from: "2026-03-01T00:00:00Z"}
+          - {variant: {region: eu}, multiplier: "0.5", model: "*"}
+          - {variant: {}, multiplier: "0.5"}
+          - {multiplier: "1001"}
+          - {variant: {region: eu}, multiplier: "0.0000001", price: 5, meter: input_context_tokens}
+          - {variant: {speed: fast}, multiplier: 2, until: "2026-03-01T00:00:00Z", from: "2026-03-01T00:00:00Z"}
+        provider_aliases: {a: b, b: c, "d e": c, e: "f g"}
+    """) == [
+        (
+            "prices.yaml:6:5: this adjustment is as specific as the one in line 5, for the same variant; both apply at "
+            "2026-03-01T00:00:00Z: let one end (`until`) when the other begins (`from`), or make it more specific"
+        ),
+        "prices.yaml:8:5: this adjustment names no variant: it needs one or more of service_tier, batch, speed, region",
+        "prices.yaml:9:5: `variant` is missing",
+        "prices.yaml:9:6: `multiplier` is above 1000: a number this large is a slip of the keyboard",
+        "prices.yaml:10:29: `multiplier` has 7 decimals: at most 6 can be kept exactly",
+        (
+            "prices.yaml:10:54: `price` is no key here; the keys are "
+            "operation, provider, model, org, variant, meter, multiplier, from, until"
+        ),
+        "prices.yaml:11:5: this adjustment ends before it begins: `until` must be later than `from`",
+        "prices.yaml:12:32: `provider_aliases.d e` is no id: 1 to 128 letters, digits or . _ : / @ ~ ? # % + -",
+        "prices.yaml:12:42: `provider_aliases.e` is no id: 1 to 128 letters, digits or . _ : / @ ~ ? # % + -",
+    ]
+
+
+def test_an_alias_leads_to_its_provider_in_one_step() -> None:
+    """Else it would depend on the book what a second name means."""
+    for aliases in ("{a: b, b: c}", "{a: a}"):
+        (mistake,) = mistakes_of(f"{{price_book: x, currency: USD, prices: [], provider_aliases: {aliases}}}")
+
+        assert "which is an alias itself: name the provider of the prices" in mistake
 
 
 def test_a_meter_that_repeats_other_meters_has_no_price() -> None:

@@ -94,6 +94,7 @@ def test_an_ordinary_event_becomes_one_row() -> None:
             "user": "u_9",
             "provider": "openai",
             "model": "gpt-4o-mini",
+            "variant": "",
             "status": "ok",
             "tags": "",
         }
@@ -154,6 +155,24 @@ def test_tags_are_compact_json_with_sorted_names() -> None:
     two = decoded(make_record(with_data(tags={"a": "é\n", "b": "2"})))
 
     assert one.events["tags"].to_list() == ['{"a":"é\\n","b":"2"}'] == two.events["tags"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("variant", "text"),
+    [
+        ({"service_tier": "flex", "batch": True}, '{"batch":true,"service_tier":"flex"}'),
+        ({"batch": True, "speed": "", "region": None, "service_tier": "flex"}, '{"batch":true,"service_tier":"flex"}'),
+        ({"region": "eu", "speed": "fast"}, '{"region":"eu","speed":"fast"}'),
+        ({"batch": False, "speed": None, "region": ""}, ""),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_a_variant_is_compact_json_of_what_it_says(variant: Any, text: str) -> None:
+    """With sorted keys; null, "", false and an absent key say the same, so equal variants are equal content."""
+    batch = decoded(make_record(with_data(variant=variant)), make_record(make_event(), offset=1))
+
+    assert batch.events["variant"].to_list() == [text, ""]
 
 
 def test_extension_attributes_are_ignored_whatever_they_hold() -> None:
@@ -642,10 +661,10 @@ def test_a_repeated_name_of_a_quantity_is_a_duplicate_key(text: str) -> None:
     assert reason_for(with_text(text)) is Reason.DUPLICATE_KEY
 
 
-@pytest.mark.parametrize("repeated", ["tags", "user", "project", "usage", "status"])
+@pytest.mark.parametrize("repeated", ["variant", "tags", "user", "project", "usage", "status"])
 def test_a_repeated_field_of_data_is_a_duplicate_key(repeated: str) -> None:
     """Also when one of both is null or absent in meaning."""
-    data = compact(make_data(tags={"a": "b"}))
+    data = compact(make_data(tags={"a": "b"}, variant={"batch": True}))
 
     value = compact(make_event(data="@")).replace(b'"@"', data[:-1] + f',"{repeated}":null}}'.encode())
 
@@ -722,6 +741,11 @@ def test_a_required_field_of_data_that_is_missing_is_a_missing_field(name: str, 
         *[with_data(**{name: ""}) for name in ("status", "usage", "tags")],
         *[with_data(**{name: []}) for name in ("status", "usage", "tags")],
         *[with_data(**{name: False}) for name in ("status", "usage", "tags")],
+        *[with_data(variant=other) for other in ("", "flex", 5)],
+        *[with_data(variant={key: 5}) for key in ("service_tier", "batch", "speed", "region")],
+        *[with_data(variant={"batch": other}) for other in ("true", "", 0)],
+        with_data(variant={"speed": True}),
+        with_data(variant={"speed": "\ud800"}),
         with_data(status="OK"),
         with_data(tags={"a": 1}),
         with_data(tags={"a": None}),
@@ -766,6 +790,13 @@ def test_an_optional_id_that_is_given_is_judged_like_any_other(name: str) -> Non
     assert reason_for(with_data(**{name: " "})) is Reason.BAD_ID
 
 
+@pytest.mark.parametrize("key", ["service_tier", "speed", "region"])
+def test_a_value_of_a_variant_is_judged_like_any_id(key: str) -> None:
+    """Only the empty string means that there is none."""
+    assert reason_for(with_data(variant={key: " "})) is Reason.BAD_ID
+    assert reason_for(with_data(variant={key: "x" * 129})) is Reason.BAD_ID
+
+
 def test_every_character_of_an_id_is_accepted() -> None:
     """The whole alphabet, up to 128 characters."""
     alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/@~?#%+-"
@@ -781,6 +812,8 @@ def test_every_character_of_an_id_is_accepted() -> None:
     [
         *[make_event(**{name: SECRET}) for name in ("id", "source", "subject", "type")],
         *[with_data(**{name: SECRET}) for name in ("project", "api_key", "environment", "user", "provider", "model")],
+        with_data(variant={"region": SECRET}),
+        with_data(variant={SECRET: "a"}),
         with_data(tags={"a": SECRET}),
         with_data(tags={SECRET: "a"}),
         with_data(tags={"authorization": f"Bearer {JWT}"}),
@@ -901,6 +934,16 @@ def test_a_producers_clock_on_the_record_stops_nobody() -> None:
 def test_a_field_that_nobody_knows_is_an_unknown_field(name: str) -> None:
     """A misspelt field would silently lose what it says."""
     assert reason_for(with_data(**{name: None})) is Reason.UNKNOWN_FIELD
+
+
+def test_a_key_that_a_variant_does_not_have_is_an_unknown_field() -> None:
+    """The keys are a closed list, because prices are selected by them; anything else belongs into tags."""
+    reject = refused(make_record(with_data(variant={"tier": None})))
+
+    assert reject.reason is Reason.UNKNOWN_FIELD
+    assert reject.detail == (
+        "data.variant.'tier' is no key of a variant; the keys are service_tier, batch, speed, region"
+    )
 
 
 @pytest.mark.parametrize(

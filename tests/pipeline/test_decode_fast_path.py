@@ -17,6 +17,7 @@ from pipeline.decoding.columns import read_columns
 from pipeline.decoding.frames import part_of
 from schemas.records import RawRecords
 from schemas.rejects import Reject
+from schemas.variants import VARIANT_KEYS
 from schemas.vocabularies import VOCABULARIES
 from tests.pipeline.event_examples import (
     BATCH,
@@ -139,6 +140,11 @@ QUANTITIES = st.one_of(
 )
 USAGE_NAMES = st.from_regex(r"\A[a-z][a-z0-9_]{0,8}\Z")
 USAGE = st.dictionaries(st.one_of(USAGE_NAMES, HOSTILE_TEXTS), QUANTITIES, max_size=5)
+VARIANTS = st.dictionaries(
+    st.sampled_from([*VARIANT_KEYS, "tier"]),
+    st.one_of(st.booleans(), st.none(), st.sampled_from(["", "flex", "eu"]), HOSTILE_TEXTS),
+    max_size=4,
+)
 TAGS = st.dictionaries(HOSTILE_TEXTS | st.text(max_size=4), HOSTILE_TEXTS | st.text(max_size=4), max_size=4)
 
 
@@ -174,6 +180,7 @@ DATA = changed(
         "status": st.sampled_from(["ok", "error", ""]),
         "usage": USAGE,
         "vocabulary": st.sampled_from([*VOCABULARIES, None, ""]),
+        "variant": VARIANTS,
         "tags": TAGS,
         "other": JSON_VALUES,
     },
@@ -221,8 +228,15 @@ PIECES = st.sampled_from(
             b'"cached_tokens":1,',
             b'"usage":{},',
             b'"tags":{},',
+            b'"variant":{},',
         ),
-        *(b'"usage":{"a":1,"a":2},', b'"usage":{"a":1,"b":"2.5"},', b'"tags":{"a":"b","a":"b"},', b'"status":"error",'),
+        *(
+            b'"usage":{"a":1,"a":2},',
+            b'"usage":{"a":1,"b":"2.5"},',
+            b'"tags":{"a":"b","a":"b"},',
+            b'"variant":{"batch":true,"batch":true},',
+            b'"status":"error",',
+        ),
         *(b'"ext":1,', b'"ext":"x",', b'"ext":{"a":{"a":"a"}},', b'"ext":{"a":1,"a":1},', b'"traceparent":"0",'),
         *(b'"datacontenttype":"a","datacontenttype":"a",', b'"ext":' + b"[" * 15 + b"]" * 15 + b",", b"[" * 20),
     ]
@@ -286,6 +300,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "status": HOSTILE_TEXTS,
     "usage": st.dictionaries(HOSTILE_TEXTS, st.just(1), min_size=1, max_size=2)
     | st.dictionaries(st.sampled_from("abc"), QUANTITIES, min_size=1, max_size=2),
+    "variant": st.dictionaries(st.sampled_from(VARIANT_KEYS), HOSTILE_TEXTS | st.booleans(), min_size=1, max_size=2),
     "tags": st.dictionaries(HOSTILE_TEXTS, HOSTILE_TEXTS, min_size=1, max_size=2),
     "ext": st.integers(14, 15).map(lambda depth: json.loads("[" * depth + "]" * depth)),
 }
@@ -297,7 +312,7 @@ def with_one_odd_value(draw: st.DrawFn) -> Any:
     name = draw(st.sampled_from(sorted(FIELDS)))
     value = draw(FIELDS[name])
     data = make_data()
-    return make_event(data=data | {name: value}) if name in {*data, "tags"} else make_event(**{name: value})
+    return make_event(data=data | {name: value}) if name in {*data, "variant", "tags"} else make_event(**{name: value})
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -342,6 +357,8 @@ def test_ordinary_events_take_the_fast_path() -> None:
         make_record(make_event(time="2026-03-01T12:00:00.123456+00:00")),
         make_record(make_event(data=make_data(usage={"seconds": "12.5", "gb": 0.25, "n": 3}))),
         make_record(make_event(data=make_data(tags={"team": "é", "path": "a\\b"}, status="error"))),
+        make_record(make_event(data=make_data(variant={"service_tier": "flex", "batch": True}))),
+        make_record(make_event(data=make_data(variant={"region": "", "batch": False, "speed": None}))),
         make_record(make_event(data=make_data(user=None, model="", usage=None))),
         make_record({"datacontenttype": "application/json", "traceparent": "00-1", "ext": {"a": [1]}} | event),
         make_record(compact(event).replace(b"/", b"\\/")),

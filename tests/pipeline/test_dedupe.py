@@ -64,6 +64,7 @@ def test_the_same_raw_record_again_leaves_no_trace() -> None:
         {"model": "gpt-4o"},
         {"status": "error"},
         {"tags": '{"a":"b"}'},
+        {"variant": '{"batch":true}'},
         {"usage": ()},
         {"usage": (("input_tokens", Decimal(11)),)},
         {"usage": (("output_tokens", Decimal(10)),)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 import pytest
@@ -14,12 +14,17 @@ from hypothesis import strategies as st
 
 from pipeline.price import compile_catalog, price
 from pipeline.price_scalar import ScalarEvent, ScalarLine, ScalarPriced, price_event
+from schemas.books_in_force import dearest_price
 from schemas.catalog_file import CatalogError
+from schemas.catalog_values import PRICE_MAX
 from schemas.frames import EVENTS, KINDS, LINES, PRICED_EVENTS, USAGE, PricedBatch
-from schemas.price_book import Price, PriceBook, overlapping_pairs
+from schemas.price_book import Adjustment, Price, PriceBook, overlapping_pairs
+from schemas.variants import VARIANT_KEYS, variant_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+Row = TypeVar("Row", Price, Adjustment)
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -29,11 +34,14 @@ def make_price(**fields: Any) -> dict[str, Any]:
     return {"operation": "llm.request", "meter": "input_tokens", "price": "1"} | fields
 
 
-def make_book(*prices: dict[str, Any], name: str = "standard", ignore: Sequence[str] = ()) -> PriceBook:
+def make_book(*prices: dict[str, Any], name: str = "standard", **fields: Any) -> PriceBook:
     """A book of such rows in its seventh revision."""
-    return PriceBook.model_validate(
-        {"name": name, "revision": 7, "currency": "USD", "prices": prices, "ignore": tuple(ignore)}
-    )
+    return PriceBook.model_validate({"name": name, "revision": 7, "currency": "USD", "prices": prices} | fields)
+
+
+def make_adjustment(multiplier: str, **fields: Any) -> dict[str, Any]:
+    """An adjustment for a region, or for the variant that is said."""
+    return {"multiplier": multiplier, "variant": {"region": "eu"}} | fields
 
 
 def make_event(**fields: Any) -> ScalarEvent:
@@ -51,7 +59,9 @@ def frames(events: Sequence[ScalarEvent]) -> tuple[pl.DataFrame, pl.DataFrame]:
     }  # fmt: skip
     names = ("org", "operation", "provider", "model", "status", "time")
     rows = [
-        ordinary | {"offset": at, "id": str(at)} | {name: getattr(event, name) for name in names}
+        ordinary
+        | {"offset": at, "id": str(at), "variant": variant_text(event.variant)}
+        | {name: getattr(event, name) for name in names}
         for at, event in enumerate(events)
     ]
     quantities = [(at, meter, quantity) for at, event in enumerate(events) for meter, quantity in event.usage.items()]
@@ -396,6 +406,152 @@ def test_lines_keep_the_order_of_usage_in_a_large_batch() -> None:
     assert lines["row"].is_sorted()
 
 
+@pytest.mark.parametrize(
+    ("variant", "cost"),
+    [
+        ({}, 1),
+        ({"region": "eu"}, 2),
+        ({"speed": "fast", "region": "eu"}, 3),
+        ({"batch": True, "speed": "fast", "region": "eu"}, 4),
+        ({"service_tier": "flex", "batch": True}, 5),
+        ({"service_tier": "flex", "batch": True, "speed": "fast"}, 6),
+        ({"service_tier": "priority"}, 1),
+    ],
+)
+def test_a_price_for_a_variant_is_for_requests_that_say_it(variant: dict[str, Any], cost: int) -> None:
+    """Whatever else they say; the service tier decides first, then batch, then the speed, then the region."""
+    asked: list[dict[str, Any]] = [{}, {"region": "eu"}, {"speed": "fast"}, {"batch": True}, {"service_tier": "flex"}]
+    asked.append({"service_tier": "flex", "speed": "fast"})
+    book = make_book(*(make_price(price=str(at), variant=of_row) for at, of_row in enumerate(asked, start=1)))
+
+    assert price_one(make_event(variant=variant), book).cost == cost
+
+
+@pytest.mark.parametrize("more", [{"org": "acme"}, {"model": "gpt*"}, {"provider": "openai"}])
+def test_a_variant_is_compared_last(more: dict[str, str]) -> None:
+    """A negotiated price, or one of the model, is not undercut by what is public or for any model."""
+    book = make_book(make_price(price="2", **more), make_price(price="1", variant={"batch": True}))
+
+    assert price_one(make_event(variant={"batch": True}), book).cost == 2
+
+
+def test_adjustments_of_different_variants_are_multiplied() -> None:
+    """Exactly, in one product with the price; what is rounded is the cost, once, and each of them is named."""
+    book = make_book(
+        make_price(price="0.000000000001"),
+        adjustments=[make_adjustment("1.1"), make_adjustment("0.5", variant={"batch": True})],
+    )
+    event = make_event(usage={"input_tokens": "10"}, variant={"batch": True, "region": "eu"})
+
+    line = price_one(event, book).lines[0]
+
+    assert (line.cost, line.price_id) == (Decimal("0.000000000006"), "standard@7:1*standard@7:x1*standard@7:x2")  # 5.5
+
+
+@pytest.mark.parametrize(
+    ("more", "less"),
+    [
+        ({"org": "acme"}, {"model": "gpt-4o-mini", "provider": "openai"}),
+        ({"model": "gpt-4o-mini"}, {"model": "gpt*", "provider": "openai"}),
+        ({"model": "g*"}, {"provider": "openai"}),
+        ({"provider": "openai"}, {"operation": "llm.request", "meter": "input_tokens"}),
+        ({"operation": "llm.request"}, {"meter": "input_tokens"}),
+        ({"meter": "input_tokens"}, {}),
+    ],
+)
+def test_of_adjustments_of_one_variant_the_most_specific_counts(more: dict[str, str], less: dict[str, str]) -> None:
+    """As with prices, then the operation, then the meter: a discount that a meter is exempt from is one more row."""
+    exempt, discount = make_adjustment("1", **more), make_adjustment("0.5", **less)
+
+    for adjusting in ([exempt, discount], [discount, exempt]):
+        priced = price_one(make_event(variant={"region": "eu"}), make_book(make_price(), adjustments=adjusting))
+        assert priced.cost == 1
+
+
+def test_a_price_for_a_variant_is_not_adjusted_for_it_again() -> None:
+    """It says what a batch costs; the region is another matter."""
+    book = make_book(
+        make_price(price="3", variant={"batch": True}),
+        adjustments=[
+            make_adjustment("0.5", variant={"batch": True}),
+            make_adjustment("2"),
+            make_adjustment("7", variant={"batch": True, "region": "eu"}),
+        ],
+    )
+
+    assert price_one(make_event(variant={"batch": True, "region": "eu"}), book).cost == 6
+
+
+def test_an_adjustment_moves_all_tiers_and_keeps_to_its_time() -> None:
+    """The threshold stays; `from` is included and `until` is not."""
+    above = {"quantity": "input_tokens", "threshold": 10, "price": "2"}
+    span = {"from": "2026-03-01T12:00:00Z", "until": "2026-03-01T13:00:00Z"}
+    book = make_book(make_price(above=[above]), adjustments=[make_adjustment("10", **span)])
+    times = [NOON - timedelta(microseconds=1), NOON, NOON + timedelta(hours=1)]
+
+    costs = [
+        price_one(make_event(time=time, usage={"input_tokens": tokens}, variant={"region": "eu"}), book).cost
+        for time in times
+        for tokens in ("10", "11")
+    ]
+
+    assert costs == [10, 22, 100, 220, 10, 22]
+
+
+def test_adjustments_are_for_the_prices_of_all_books() -> None:
+    """So a contract of one's own can adjust public prices that an import replaces now and then."""
+    public, own = make_book(make_price()), make_book(name="own", adjustments=[make_adjustment("0.9")])
+
+    line = price_one(make_event(variant={"region": "eu"}), public, own).lines[0]
+
+    assert (line.cost, line.price_id) == (Decimal("0.9"), "standard@7:1*own@7:x1")
+
+
+def test_a_price_times_zero_is_free() -> None:
+    """The adjusted price is what decides, as a price of 0 would."""
+    book = make_book(make_price(), adjustments=[make_adjustment("0")])
+
+    assert price_one(make_event(variant={"region": "eu"}), book).pricing == "free"
+    assert price_one(make_event(), book).pricing == "priced"
+
+
+def test_an_event_finds_the_prices_that_its_provider_is_an_alias_for() -> None:
+    """Its own name comes first, and a price for any provider last; adjustments are found likewise."""
+    aliases = {"gcp.gemini": "google"}
+    rows = [
+        make_price(price="1"),
+        make_price(price="2", provider="google"),
+        make_price(price="3", provider="gcp.gemini"),
+    ]
+    event = make_event(provider="gcp.gemini", variant={"region": "eu"})
+    adjusting = [make_adjustment("10", provider="google")]
+
+    costs = [
+        price_one(event, make_book(*rows[:count], provider_aliases=aliases, adjustments=adjusting)).cost
+        for count in (1, 2, 3)
+    ]
+
+    assert costs == [10, 20, 30]
+
+
+def test_books_whose_adjustments_or_aliases_contradict_each_other_are_not_put_in_force() -> None:
+    """Nor such that could bring a cost above what its column holds."""
+    one = make_book(make_price(), adjustments=[make_adjustment("2")], provider_aliases={"a": "b"})
+    same = make_book(name="same", adjustments=[make_adjustment("3")])
+    alias = make_book(name="alias", provider_aliases={"a": "c"})
+    chain = make_book(name="chain", provider_aliases={"b": "c"})
+    dear = make_book(make_price(price="500000001", meter="images"), name="dear")
+
+    for other, sentence in (
+        (same, "the adjustments standard@7:x1 and same@7:x1 are equally specific, and both apply from the beginning"),
+        (alias, "a is an alias for c in the book alias, and for b in the book standard"),
+        (chain, "a is an alias for b in the book standard, and b is itself one in the book chain"),
+        (dear, "the dearest price with all multipliers that could ever meet comes to more than 1000000000"),
+    ):
+        with pytest.raises(CatalogError, match=sentence):
+            compile_catalog([one, other])
+
+
 def test_a_line_is_named_for_the_invoice() -> None:
     """By the price's name, else by the meter, or by the operation when that is requests."""
     book = make_book(
@@ -562,6 +718,16 @@ tiers = st.lists(
 )
 
 
+#: Few values, so that rows and events meet: a request that says everything, and what rows ask for.
+EVERYTHING = {"service_tier": "flex", "batch": True, "speed": "fast", "region": "eu"}
+asked_variants = st.lists(st.sampled_from(VARIANT_KEYS), min_size=1, max_size=2).map(
+    lambda keys: {key: EVERYTHING[key] for key in keys}
+)
+said_variants = st.one_of(
+    st.just({}), asked_variants, st.sampled_from([EVERYTHING, EVERYTHING | {"region": "us"}, {"region": "us"}])
+)
+
+
 @st.composite
 def price_rows(draw: st.DrawFn) -> dict[str, Any]:
     """A price of any kind, over few values, so that many of them match one event."""
@@ -582,35 +748,78 @@ def price_rows(draw: st.DrawFn) -> dict[str, Any]:
         "hours": draw(st.sampled_from([None, None, {"from": hours[0], "until": hours[1]}])),
         "above": [tier | {"quantity": quantity} for tier in draw(tiers)],
         "bill": draw(st.sampled_from(["always", "success"])),
+        "variant": draw(st.just({}) | st.just({}) | asked_variants),
     }
     return {key: value for key, value in fields.items() if value is not None}
 
 
 @st.composite
-def books_in_force(draw: st.DrawFn) -> list[PriceBook]:
-    """One or two books; of prices that would contradict each other the first one stays."""
-    kept: list[Price] = []
-    for fields in draw(st.lists(price_rows(), max_size=30)):
-        candidate = Price.model_validate(fields)
+def adjustments(draw: st.DrawFn) -> dict[str, Any]:
+    """An adjustment of any kind, over few values, so that several of them meet at one event."""
+    start, end = sorted(draw(st.lists(st.sampled_from(INSTANTS), min_size=2, max_size=2, unique=True)))
+    fields = {
+        "operation": draw(st.sampled_from(["", "", "llm.request"])),
+        "provider": draw(st.sampled_from(["", "", "openai", "azure"])),
+        "model": draw(st.sampled_from(["", "", "", *MODELS, *PATTERNS])),
+        "org": draw(st.sampled_from(["", "", "acme", "umbrella"])),
+        "meter": draw(st.sampled_from(["", "", *METERS, "requests"])),
+        "variant": draw(asked_variants),
+        "multiplier": draw(st.sampled_from(["0", "0.5", "1", "1.1", "0.333333", "2.000001"])),
+        "from": draw(st.sampled_from([None, start])),
+        "until": draw(st.sampled_from([None, end])),
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+ALIASES: tuple[dict[str, str], ...] = (
+    {},
+    {"azure.openai": "azure"},
+    {"azure.openai": "openai", "azure": "openai", "local": "nobody"},
+)
+
+
+def without_overlaps(row: type[Row], candidates: Sequence[dict[str, Any]]) -> list[Row]:
+    """Of rows that would contradict each other the first one stays."""
+    kept: list[Row] = []
+    for fields in candidates:
+        candidate = row.model_validate(fields)
         if not any(overlapping_pairs([*kept, candidate])):
             kept.append(candidate)
-    cut = draw(st.integers(0, len(kept)))
+    return kept
+
+
+@st.composite
+def books_in_force(draw: st.DrawFn) -> list[PriceBook]:
+    """Two books; of prices and adjustments that would contradict each other the first one stays."""
+    kept = without_overlaps(Price, draw(st.lists(price_rows(), max_size=30)))
+    adjusting = without_overlaps(Adjustment, draw(st.lists(adjustments(), max_size=8)))
+    cut, other_cut = draw(st.integers(0, len(kept))), draw(st.integers(0, len(adjusting)))
     ignore = draw(st.sampled_from([(), ("seconds",), ("reasoning_tokens", "output_tokens")]))
-    return [
-        PriceBook(name="standard", revision=3, currency="USD", prices=tuple(kept[:cut]), ignore=ignore),
-        PriceBook(name="compute", revision=12, currency="USD", prices=tuple(kept[cut:])),
-    ]
+    aliases = draw(st.sampled_from(ALIASES))
+
+    def books(adjusting: Sequence[Adjustment]) -> list[PriceBook]:
+        first = {"prices": tuple(kept[:cut]), "adjustments": tuple(adjusting[:other_cut]), "ignore": ignore}
+        second = {"prices": tuple(kept[cut:]), "adjustments": tuple(adjusting[other_cut:]), "provider_aliases": aliases}
+        return [
+            PriceBook.model_validate({"name": "standard", "revision": 3, "currency": "USD"} | first),
+            PriceBook.model_validate({"name": "compute", "revision": 12, "currency": "USD"} | second),
+        ]
+
+    if dearest_price(books(adjusting)) > PRICE_MAX:  # they would be refused
+        adjusting = [entry for entry in adjusting if entry.multiplier <= 1]
+    return books(adjusting)
 
 
 events_of_any_kind = st.builds(
     ScalarEvent,
     org=st.sampled_from(["acme", "umbrella", "initech"]),
     operation=st.sampled_from(["llm.request", "llm.request", "lookup", "report_job"]),
-    provider=st.sampled_from(["", "openai", "azure", "local"]),
+    provider=st.sampled_from(["", "openai", "azure", "azure.openai", "local"]),
     model=st.sampled_from(["", *MODELS, "gpt-4o-mini-2025", "g", "unheard-of"]),
     status=st.sampled_from(["ok", "ok", "error"]),
     time=st.sampled_from(INSTANTS) | st.datetimes(datetime(2026, 2, 27), datetime(2026, 3, 4), timezones=st.just(UTC)),  # noqa: DTZ001 -- hypothesis adds the zone
     usage=st.dictionaries(st.sampled_from(METERS), quantities, max_size=5),
+    variant=said_variants,
 )
 
 
@@ -632,6 +841,83 @@ def histories(draw: st.DrawFn) -> PriceBook:
         if not any(overlapping_pairs([*kept, candidate])):
             kept.append(candidate)
     return PriceBook(name="standard", revision=1, currency="USD", prices=tuple(draw(st.permutations(kept))))
+
+
+@st.composite
+def adjusted_books(draw: st.DrawFn) -> PriceBook:
+    """A book of two meters and one operation, in which nearly every adjustment meets every price of its variant."""
+    start, end = "2026-03-01T06:00:00Z", "2026-03-01T18:00:00Z"
+    reaches = {
+        "org": st.sampled_from(["", "", "acme"]),
+        "model": st.sampled_from(["", "", "gpt-4o", "gpt*"]),
+        "provider": st.sampled_from(["", "", "openai", "azure"]),
+    }
+    spans = st.sampled_from([{}, {}, {"from": start}, {"until": end}, {"from": start, "until": end}])
+    prices = st.builds(
+        lambda where, when, what, variant: make_price(**where, **when, **what, variant=variant),
+        st.fixed_dictionaries(reaches),
+        spans,
+        st.fixed_dictionaries(
+            {
+                "meter": st.sampled_from(["input_tokens", "output_tokens"]),
+                "price": st.sampled_from(["0", "1", "0.15", "0.000000000001"]),
+                "per": st.sampled_from([1, 3, 1_000_000]),
+                "bill": st.sampled_from(["always", "success"]),
+                "above": st.sampled_from([[], [{"quantity": "input_tokens", "threshold": 5, "price": "7.7"}]]),
+                "hours": st.sampled_from([None, None, {"from": "16:30", "until": "00:30"}]),
+            }
+        ),
+        st.just({}) | st.just({}) | asked_variants,
+    )
+    adjusting = st.builds(
+        lambda where, when, what, variant: where | when | what | {"variant": variant},
+        st.fixed_dictionaries(reaches),
+        spans,
+        st.fixed_dictionaries(
+            {
+                "operation": st.sampled_from(["", "llm.request"]),
+                "meter": st.sampled_from(["", "", "input_tokens"]),
+                "multiplier": st.sampled_from(["0", "0.5", "1", "1.1", "0.333333", "2.000001"]),
+            }
+        ),
+        asked_variants,
+    )
+    return PriceBook(
+        name="standard",
+        revision=1,
+        currency="USD",
+        prices=(
+            *without_overlaps(Price, [make_price(), *draw(st.lists(prices, min_size=2, max_size=12))]),
+            Price.model_validate(make_price(meter="output_tokens", operation="lookup")),
+        ),
+        adjustments=tuple(without_overlaps(Adjustment, draw(st.lists(adjusting, min_size=3, max_size=12)))),
+        provider_aliases=draw(st.sampled_from([{}, {"azure": "openai"}, {"azure.openai": "openai"}])),
+    )
+
+
+requests_of_a_variant = st.builds(
+    make_event,
+    org=st.sampled_from(["acme", "umbrella"]),
+    operation=st.sampled_from(["llm.request", "llm.request", "lookup"]),
+    provider=st.sampled_from(["openai", "azure", "azure.openai"]),
+    model=st.sampled_from(["gpt-4o", "gpt-4o-mini", "claude"]),
+    status=st.sampled_from(["ok", "ok", "error"]),
+    time=st.sampled_from([NOON - timedelta(hours=9), NOON, NOON + timedelta(hours=5), NOON + timedelta(hours=9)]),
+    usage=st.fixed_dictionaries(
+        {
+            meter: st.sampled_from(["1", "5", "5.5", "7", "1234567.000000001"])
+            for meter in ("input_tokens", "output_tokens")
+        }
+    ),
+    variant=said_variants,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(book=adjusted_books(), events=st.lists(requests_of_a_variant, min_size=5, max_size=30))
+def test_adjustments_meet_as_the_specification_says(book: PriceBook, events: list[ScalarEvent]) -> None:
+    """Which of them apply to which price at what time, what they come to, and what the price id says of it."""
+    price_all(events, book)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -665,7 +951,10 @@ def test_threads_may_share_a_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(books=books_in_force(), events=st.lists(events_of_any_kind, min_size=2, max_size=12))
+@given(
+    books=books_in_force() | adjusted_books().map(lambda book: [book]),
+    events=st.lists(events_of_any_kind | requests_of_a_variant, min_size=2, max_size=12),
+)
 def test_what_was_priced_before_changes_nothing(books: list[PriceBook], events: list[ScalarEvent]) -> None:
     """A catalog remembers what it looked up; a batch is priced the same whatever came before it, and however."""
     used = compile_catalog(books)

@@ -19,7 +19,7 @@ from schemas.catalog_file import CatalogError
 from schemas.currencies import CURRENCIES
 from schemas.frames import LINE_STATES
 from schemas.period_prices import PERIOD_TIERS_MAX, PeriodPrice, PeriodTier, with_ids
-from schemas.price_book import PRICES_MAX, TIERS_MAX, Price, PriceBook
+from schemas.price_book import PRICES_MAX, TIERS_MAX, Adjustment, Price, PriceBook, Variant
 
 ROOT = Path(__file__).parents[2]
 MANUAL = (ROOT / "docs" / "prices.md").read_text(encoding="utf-8")
@@ -111,12 +111,12 @@ def test_the_table_of_period_prices_shows_what_happens() -> None:
 
 def test_the_manual_has_examples_at_all() -> None:
     """A reader of Markdown that finds nothing would make the other tests empty."""
-    assert (len(rows()), len(refusals())) == (32, 2)
+    assert (len(rows()), len(refusals())) == (41, 2)
 
 
 def test_the_manual_names_every_key_state_and_limit() -> None:
     """What can be written is explained."""
-    models = (Price, PeriodPrice, PeriodTier)
+    models = (Price, PeriodPrice, PeriodTier, Adjustment, Variant)
     names = [field.alias or name for model in models for name, field in model.model_fields.items()]
 
     for name in [
@@ -125,6 +125,8 @@ def test_the_manual_names_every_key_state_and_limit() -> None:
         "currency",
         "prices",
         "period_prices",
+        "adjustments",
+        "provider_aliases",
         "ignore",
         "priced",
         "free",

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import correct as correct_module
 from pipeline import count as count_module
 from pipeline.count import CountLimits, fresh
 from pipeline.decode import Limits
@@ -167,7 +168,8 @@ def test_colliding_hashes_cost_questions_and_never_an_event(
     """With hashes of two bits nearly all identities collide, and the books are the same."""
     store = MemoryStore()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(count_module, "identity_hashes", _two_bits)
+        for module in (count_module, correct_module):
+            patch.setattr(module, "identity_hashes", _two_bits)
         _count_with_crashes(log, store=store, limits=limits, history=history)
 
     assert expected(log, horizon=limits.horizon) == books_of(store)

@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
+from clickhouse.corrections import insert_corrections, states_before
 from clickhouse.counting import arrow_table, insert_facts, insert_totals
+from pipeline.block import Block, encode_block
+from pipeline.correct import correct, fold_corrections
 from pipeline.fold import fold
-from pipeline.identities import identity_hashes
-from schemas.counted import COUNTED_EVENTS, REPEATS, TOTALS
+from pipeline.identities import Identities, identity_hashes
+from schemas.correction import Correction
+from schemas.counted import COUNTED_EVENTS, LANE, REPEATS, TOTALS
 from schemas.frames import KINDS, LINES, PricedBatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clickhouse.client import Store
+    from pipeline.correct import Corrected
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RAW = "usage.events"
@@ -60,6 +65,7 @@ def fact(*lines: Line, **said: Any) -> dict[str, Any]:
         "user": "",
         "provider": "openai",
         "model": "gpt-4o-mini",
+        "variant": "",
         "status": "ok",
         "tags": "",
         "cost": cost,
@@ -117,9 +123,34 @@ class Counted:
         if with_totals:
             folded = fold(batch, before=self._totals, version=self.block, block_partition=rows[0]["block_partition"])
             insert_totals(self.store, folded)
-            lane = list(TOTALS)[:9]
-            self._totals = pl.concat([self._totals.join(folded, on=lane, how="anti"), folded])
+            self._totals = pl.concat([self._totals.join(folded, on=list(LANE), how="anti"), folded])
         self.block += 1
+
+    def correct(
+        self, *facts: dict[str, Any], at: datetime = NOON, run: str = "run-1", with_totals: bool = True
+    ) -> Corrected:
+        """One correction block with these facts as they should be; they say offset and id of those counted before."""
+        value = encode_block(batch_of(facts, block=self.block), topic=RAW)
+        header = Correction(run=run, books="standard@2", reason="tested", requested_at="2026-03-01T12:00:00Z")
+        block = Block(0, self.block, int(at.timestamp() * 1000), value, correction=header.to_header())
+        steps = correct([block], partition=0, before=self.block, identities=Identities(limit=0))
+        answer: Any = None
+        while True:
+            try:
+                asked = steps.send(answer)
+            except StopIteration as stop:
+                corrected: Corrected = stop.value
+                break
+            answer = states_before(
+                self.store, partition=0, before=self.block, hashes=asked.hashes, orgs=asked.orgs, times=asked.times
+            )
+        insert_corrections(self.store, corrected.corrections)
+        if with_totals and corrected.corrections.height:
+            folded = fold_corrections(corrected.corrections, before=self._totals, version=self.block)
+            insert_totals(self.store, folded)
+            self._totals = pl.concat([self._totals.join(folded, on=list(LANE), how="anti"), folded])
+        self.block += 1
+        return corrected
 
     def repeat(self, *rows: dict[str, Any]) -> None:
         """Rows of ``duplicates_rows``."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from clickhouse.catalog import write_revision
+from schemas.price_book import PriceBook
 from schemas.reports import LANES_BY
 from tally.report import TABLE_ROWS, By
 from tests.reports.building import NOON, Line, fact
@@ -69,6 +71,12 @@ def day(read_only: Counted) -> Tally:
     counted.refuse({"offset": 10, "id": "bad"}, {"offset": 11, "org": "", "reason": "not_json"})
     counted.repeat({"offset": 12}, {"offset": 13, "kind": "conflict"})
     counted.count(fact(Line("input_tokens", "1", "1"), time=NOON - timedelta(days=1)))
+    for revision, until in ((1, None), (2, "2026-03-01T00:00:00Z")):
+        price = {"operation": "llm.request", "model": "flux", "meter": "images", "price": 1, "until": until}
+        book = PriceBook.model_validate(
+            {"name": "pictures", "revision": revision, "currency": "USD", "prices": [price]}
+        )
+        write_revision(counted.store, book, kind="price_book", applied_at=NOON)
     return tally_on(counted.url)
 
 
@@ -234,10 +242,29 @@ def test_unpriced_names_what_has_no_price(day: Tally) -> None:
                 "events": 1,
                 "quantity": "2",
                 "since": "2026-03-01T14:00:00.100000Z",
+                "fix": '- {operation: llm.request, provider: openai, model: flux, meter: images, price: "?", per: 1}',
+                "nearest": {
+                    "price_id": "pictures@2:1",
+                    "book": "pictures",
+                    "revision": 2,
+                    "row": 1,
+                    "why": "it ended at 2026-03-01T00:00:00Z",
+                },
             }
         ],
         "completeness": OF_THE_DAY,
     }
+
+
+def test_the_table_of_unpriced_ends_with_lines_to_paste(day: Tally) -> None:
+    """Each is a row of a book, what stands under it a comment in one."""
+    lines = _report(day, "unpriced", "--org", "acme", form="table").stdout.splitlines()
+
+    at = lines.index("These lines under `prices` of a book would price it from now on, with the price filled in:")
+    assert lines[at + 1 : at + 3] == [
+        '  - {operation: llm.request, provider: openai, model: flux, meter: images, price: "?", per: 1}',
+        "    # nearly matches: pictures@2:1; it ended at 2026-03-01T00:00:00Z",
+    ]
 
 
 def test_rejected_without_an_org_names_all_that_was_refused(day: Tally) -> None:

@@ -325,7 +325,7 @@ def test_unpriced_meters_are_listed_by_how_often_they_occur() -> None:
     figures = report.figures_of_unpriced(sums)
 
     assert (figures.requests, figures.unpriced, figures.newest_us) == (93, 3, 5_000_000)
-    assert report.unpriced(sums) == {
+    assert report.unpriced(sums, org="acme", books=[]) == {
         "unpriced": [
             {
                 "operation": "op",
@@ -335,6 +335,8 @@ def test_unpriced_meters_are_listed_by_how_often_they_occur() -> None:
                 "events": 3,
                 "quantity": "900",
                 "since": "1970-01-01T00:00:02.000000Z",
+                "fix": '- {operation: op, provider: x, model: y, meter: output_tokens, price: "?", per: 1000000}',
+                "nearest": None,
             },
             {
                 "operation": "op",
@@ -344,6 +346,8 @@ def test_unpriced_meters_are_listed_by_how_often_they_occur() -> None:
                 "events": 1,
                 "quantity": "2.5",
                 "since": "1970-01-01T00:00:01.000000Z",
+                "fix": '- {operation: op, provider: x, model: y, meter: images, price: "?", per: 1}',
+                "nearest": None,
             },
         ]
     }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from schemas.alerting import InForce
     from schemas.rules import RuleSet
     from tests.pipeline.batches import Event, LogBlock
-    from tests.pipeline.oracle import Coordinates
+    from tests.pipeline.oracle import Books, Coordinates
 
 #: Alert id and sequence.
 Name = tuple[str, int]
@@ -34,12 +34,12 @@ class AlertTruth:
         log: Sequence[LogBlock],
         controls: Mapping[tuple[int, int], InForce],
         *,
-        facts: Mapping[Coordinates, Any],
+        books: Books,
     ) -> None:
         self.by_name: dict[Name, Transition] = {}
         for partition in {block.partition for block in log}:
             own = [block for block in log if block.partition == partition]
-            for block, said in zip(own, transitions_by_entry(_entries(own, controls, facts)), strict=True):
+            for block, said in zip(own, transitions_by_entry(_entries(own, controls, books)), strict=True):
                 for alert in said:
                     self.by_name[alert["alert_id"], alert["sequence"]] = alert, partition, block.offset
 
@@ -64,9 +64,9 @@ def transitions_in(alerts: pl.DataFrame) -> list[Transition]:
 
 
 def _entries(
-    log: Iterable[LogBlock], controls: Mapping[tuple[int, int], InForce], facts: Mapping[Coordinates, Any]
+    log: Iterable[LogBlock], controls: Mapping[tuple[int, int], InForce], books: Books
 ) -> list[dict[str, Any]]:
-    """A partition as the model reads it: of each block what counted there, or the rules in force after it."""
+    """A partition as the model reads it: of each block what counted or was corrected there, or the rules after it."""
     entries: list[dict[str, Any]] = []
     seen: set[Coordinates] = set()
     in_force: dict[str, RuleSet] = {}
@@ -79,9 +79,14 @@ def _entries(
             rules = [rule.model_dump() for name in sorted(in_force) for rule in in_force[name].rules]
             entries.append({"rules": rules})
             continue
+        if block.run:
+            corrected = [event for event in block.events if (event.coordinates, block.offset) in books.corrections]
+            said = events_of(make_counted(corrected, revision=block.revision)) if corrected else []
+            entries.append({"corrections": said})
+            continue
         counted: list[Event] = []
         for event in block.events:
-            if event.coordinates in facts and event.coordinates not in seen:
+            if event.coordinates in books.facts and event.coordinates not in seen:
                 seen.add(event.coordinates)
                 counted.append(event)
         entries.append({"events": events_of(make_counted(counted, revision=block.revision)) if counted else []})

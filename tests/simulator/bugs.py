@@ -22,6 +22,8 @@ class Bug(Enum):
     NOTHING_RESTORED = "a restart begins with no identities and believes them complete"
     MEMORY_HAS_NO_BEGINNING = "restored memory is believed to reach back for every raw partition"
     ANSWER_CUT_SHORT = "a young fact with the hash is believed to be the only one"
+    STATES_OF_ANY_BLOCK = "what a fact costs is asked without `block < n`"
+    TOTALS_WITHOUT_CORRECTIONS = "a restore sums up facts and forgets their corrections"
     # What is written.
     INCREMENTS = "totals are written as increments"
     VERSION_OF_FIRST_BLOCK = "a flush carries the version of its first block"
@@ -29,6 +31,8 @@ class Bug(Enum):
     # Decisions.
     HASH_ALONE = "a hash that is known makes a repeat"
     REPLAY_IS_DUPLICATE = "the same raw record again is recorded as a duplicate"
+    CORRECTED_AGAIN = "a correction block that was produced twice counts twice"
+    CORRECTED_BEFORE_COUNTED = "a correction applies to a fact that stands behind it in the log"
     # Alerts.
     ACK_BEFORE_ALERTS = "blocks are acked before their alerts are stored and published"
     STORED_IS_PUBLISHED = "alerts that are stored already are not published again"
@@ -37,7 +41,6 @@ class Bug(Enum):
     RULES_OF_ANY_BLOCK = "the rules of the newest control block are taken, not of the last one before n"
     RULES_IN_MEMORY_ONLY = "what a control block says is remembered and not stored"
     JUDGED_KEPT_AFTER_SEEK = "what judging remembers is kept although the position is another"
-    FIRED_IN_PLACE = "what has fired is noted in the windows in memory, not in a copy that is swapped in"
     SEQUENCE_IN_MEMORY_ONLY = "a restart counts the transitions of an alert from one again"
     JUDGED_AT_THE_END = "a run is judged at its last event, not event by event"
     # The price agent.

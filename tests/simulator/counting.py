@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.alert_steps import AskAlerts, AskInForce, AskSums, InsertAlerts, InsertControls, PublishAlerts
+from pipeline.correct import AskStates, InsertCorrections
 from pipeline.count import (
     WRITES,
     AskIdentities,
@@ -27,7 +28,7 @@ from pipeline.count import (
     PublishConflicts,
     Question,
 )
-from pipeline.memory_store import ReplacingTable, summed
+from pipeline.memory_store import Insert, ReplacingTable, summed
 from schemas.alerting import ALERTS
 from schemas.counted import TOTALS
 from tests.pipeline.oracle import found
@@ -57,6 +58,7 @@ ANY_BLOCK = 1 << 62
 #: Planted bugs: the questions that are asked without ``block < n``.
 OF_ANY_BLOCK: Final[dict[Bug | None, tuple[type, ...]]] = {
     Bug.QUESTION_OF_ANY_BLOCK: (AskIdentities, AskKnown),
+    Bug.STATES_OF_ANY_BLOCK: (AskStates,),
     Bug.TOTALS_AS_THEY_ARE: (AskTotals,),
     Bug.SUMS_OF_ANY_BLOCK: (AskSums,),
     Bug.ALERTS_OF_ANY_BLOCK: (AskAlerts,),
@@ -219,6 +221,8 @@ class _CountWorker:
             yield
             is_heard = self.counting.write(self, runs)
             if is_heard or self.counting.bug is Bug.TIMEOUT_TAKEN_AS_DONE:
+                for run in runs:
+                    run.pending = None
                 return
 
     def _change_in_place(self, blocks: dict[int, list[Block]]) -> None:
@@ -352,7 +356,7 @@ class Counting:
         if isinstance(step, PublishAlerts):
             transitions = self.memo.transitions(step, lambda: transitions_in(step.alerts))
             return [one for one in transitions if _name(one) not in run.known_alerts]
-        assert isinstance(step, InsertFacts | InsertRepeats | InsertTotals | InsertControls | InsertAlerts)
+        assert isinstance(step, Insert)
         rows = self.store.rows_of(step)
         if isinstance(step, InsertFacts):
             run.facts = rows
@@ -363,7 +367,7 @@ class Counting:
             return [{**row, "version": run.first} for row in rows]
         elif isinstance(step, InsertTotals) and self.bug is Bug.INCREMENTS:
             version = rows[0]["version"] if rows else 0
-            return [{**row, "version": version} for row in summed(run.facts, block_partition=run.partition)]
+            return [{**row, "version": version} for row in summed(run.facts, (), block_partition=run.partition)]
         return rows
 
     def _apply(self, step: Step, rows: list[Any]) -> None:
@@ -377,6 +381,10 @@ class Counting:
                 for row in rows:
                     self._check_repeat(row)
                 self.store.repeats_rows.insert(rows)
+            case InsertCorrections():
+                for row in rows:
+                    self._check_correction(row)
+                self.store.corrections_rows.insert(rows)
             case InsertTotals():
                 rows = [self._added(row) for row in rows] if self.bug is Bug.INCREMENTS else rows
                 for row in rows:
@@ -411,6 +419,12 @@ class Counting:
         first = tuple(row[f"first_{name}"] for name in ("topic", "partition", "offset", "index"))
         if right is None or (right[0], right[3]) != (row["kind"], first):
             raise Wrong(f"{_place(row)} is written as a {row['kind']} of {first}, and is {right}")
+
+    def _check_correction(self, row: Row) -> None:
+        ((key, correction),) = found((), (), (), (row,)).corrections.items()
+        right = self.truth.books.corrections.get(key)
+        if correction != right:
+            raise Wrong(f"a correction of {key} is written as {correction}, and is {right}")
 
     def _check_total(self, row: Row) -> None:
         ((lane, total),) = found((), (row,), ()).totals.items()
@@ -504,8 +518,10 @@ class Counting:
 
     def _compare(self) -> None:
         store, right = self.store, self.truth.books
-        books = found(store.facts_rows.rows(), store.totals_rows.rows(), store.repeats_rows.rows())
-        for name in ("facts", "repeats", "totals"):
+        books = found(
+            store.facts_now(), store.totals_rows.rows(), store.repeats_rows.rows(), store.corrections_rows.rows()
+        )
+        for name in ("facts", "repeats", "corrections", "totals"):
             _compare_one(name, getattr(books, name), getattr(right, name))
         conflicts = {place for place, repeat in right.repeats.items() if repeat[0] == "conflict"}
         if self.published != conflicts:

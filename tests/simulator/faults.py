@@ -40,6 +40,7 @@ class Weather:
     seek: float = 0.0
     abort: float = 0.0
     revision: float = 0.0
+    restate: float = 0.0
 
     @classmethod
     def drawn(cls, rng: Random) -> Weather:
@@ -69,7 +70,7 @@ class Weather:
 
 
 FATES: Final = {"lost": Fate.LOST, "unheard": Fate.UNHEARD, "late": Fate.LATE, "half": Fate.HALF}
-TROUBLES: Final = ("crash", "pause", "rebalance", "seek", "abort", "revision")
+TROUBLES: Final = ("crash", "pause", "rebalance", "seek", "abort", "revision", "restate")
 CALM: Final = Weather()
 
 

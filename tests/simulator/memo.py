@@ -211,7 +211,7 @@ class SimulatedStore(MemoryStore):
             case AskAlerts():
                 rows = [row for row in self.alerts_rows.rows() if _is_before(row, partition, before)]
             case _:
-                rows = self._facts_before(partition, before)
+                rows = [*self._facts_before(partition, before), *self._corrections_before(partition, before)]
         answer = super().alert_answer
         return self._memo.alert_answer(question, rows, lambda: answer(question))
 

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
 import pytest
 
+from pipeline import correct as correct_module
 from pipeline import count as count_module
 from pipeline import judge_calendar
+from pipeline import memory_store as memory_store_module
 from pipeline.dedupe import Decision, dedupe
 from pipeline.judge_calendar import CalendarJudge
-from pipeline.memory_store import ReplacingTable
-from pipeline.page import Page
+from pipeline.memory_store import ReplacingTable, summed
 from schemas.counted import QUANTITY_LISTS, SUMS
 from tests.simulator.bugs import Bug
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from pipeline.correct import Corrected
     from pipeline.measure import Judged
     from pipeline.memory_store import Row
+    from pipeline.page import Page
+    from schemas.correction import Correction
 
 #: No raw partition of a world is that long.
 ELSEWHERE: Final = 1_000_000
 
 _WITHIN_LIMIT: Final = count_module._within_limit
-_FLAT: Final = Page.flat
+_DECIDED: Final = correct_module._decided
 _WALK: Final = CalendarJudge._walk
 
 
@@ -44,10 +49,14 @@ def planted_in_stages(bug: Bug | None) -> Iterator[None]:
             patch.setattr(count_module, "_cut_short", _never_cut_short)
         if bug is Bug.FORGOTTEN_IS_ZERO:
             patch.setattr(count_module, "_within_limit", _still_loaded)
-        if bug is Bug.FIRED_IN_PLACE:
-            patch.setattr(Page, "flat", _not_copied)
         if bug is Bug.JUDGED_AT_THE_END:
             patch.setattr(CalendarJudge, "_walk", _walk_at_the_end)
+        if bug is Bug.TOTALS_WITHOUT_CORRECTIONS:
+            patch.setattr(memory_store_module, "summed", _summed_without_corrections)
+        if bug is Bug.CORRECTED_AGAIN:
+            patch.setattr(correct_module, "_decided", _decided_by_block)
+        if bug is Bug.CORRECTED_BEFORE_COUNTED:
+            patch.setattr(correct_module, "_decided", _decided_at_any_place)
         yield
 
 
@@ -75,16 +84,6 @@ def _still_loaded(totals: pl.DataFrame, loaded: pl.DataFrame, *, rows_max: int) 
     return _WITHIN_LIMIT(totals, loaded, rows_max=rows_max)[0], loaded
 
 
-class _NotCopied(np.ndarray[Any, Any]):
-    def copy(self, order: Any = "C") -> Any:
-        _ = order
-        return self
-
-
-def _not_copied(self: Page, name: str, dtype: Any) -> Any:
-    return _FLAT(self, name, dtype).view(_NotCopied)
-
-
 def _walk_at_the_end(
     self: CalendarJudge, judged: Judged, page: Page, at: int, rows: Any, *, start: int, fired: int
 ) -> int:
@@ -94,6 +93,20 @@ def _walk_at_the_end(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judge_calendar, "sums_at", lambda *_: sums)
         return _WALK(self, judged, page, at, rows[-1:], start=start, fired=fired)
+
+
+def _summed_without_corrections(facts: Iterable[Row], _corrections: Any, *, block_partition: int) -> list[Row]:
+    return summed(facts, (), block_partition=block_partition)
+
+
+def _decided_by_block(before: pl.DataFrame, candidates: pl.DataFrame, *, runs: dict[int, Correction]) -> Corrected:
+    apart = {block: run.model_copy(update={"run": f"{run.run} {block}"}) for block, run in runs.items()}
+    decided = _DECIDED(before, candidates, runs=apart)
+    return replace(decided, corrections=decided.corrections.with_columns(pl.col("run").str.split(" ").list.first()))
+
+
+def _decided_at_any_place(before: pl.DataFrame, candidates: pl.DataFrame, *, runs: dict[int, Correction]) -> Corrected:
+    return _DECIDED(before.with_columns(pl.lit(0, dtype=pl.UInt64).alias("block")), candidates, runs=runs)
 
 
 class LastWriteStays(ReplacingTable):

@@ -146,9 +146,9 @@ class Pricing:
         self.log = Log()
         self.group = Group(RAW_PARTITIONS, takes_commits_of_zombies=setting.zombies_may_commit)
         self.revision = 1
-        self.counts = {"price_crashes": 0, "late_sends": 0}
+        self.counts = {"price_crashes": 0, "late_sends": 0, "restatements": 0}
         self._weather = CALM if setting.is_calm else Weather.drawn(rng)
-        self._late: list[tuple[Routed, int]] = []
+        self._late: list[tuple[Routed, int, str]] = []
         self._trace = trace
         self._named = 0
         self._announced = 0
@@ -193,15 +193,15 @@ class Pricing:
         if fate in (Fate.DONE, Fate.UNHEARD):
             self._append(routed, revision)
         if fate in (Fate.LATE, Fate.HALF):
-            self._late.append((routed, revision))
+            self._late.append((routed, revision, ""))
         if self._trace is not None:
             places = [f"{e.partition}/{e.offset}/{e.index}" for e in routed[1]]
             self._trace.append(f"{name} sends {places} to {routed[0]}: {fate.value}")
         return fate.is_heard
 
-    def _append(self, routed: Routed, revision: int) -> None:
+    def _append(self, routed: Routed, revision: int, run: str = "") -> None:
         partition, events, message = routed
-        self.log.append(partition, events, message, revision=revision, hole=self.rng.random() < 0.2)
+        self.log.append(partition, events, message, revision=revision, hole=self.rng.random() < 0.2, run=run)
 
     def _tick(self) -> None:
         rng = self.rng
@@ -232,6 +232,8 @@ class Pricing:
                 self._rebalance()
             case "revision":
                 self._apply_catalog()
+            case "restate":
+                self._restate()
             case "seek":
                 worker.seek()
             case "abort":
@@ -254,6 +256,23 @@ class Pricing:
         for partition in range(PARTITIONS):
             self.log.append_control(partition, said, hole=self.rng.random() < 0.5)
         self._note(f"control blocks say {said.to_json()}")
+
+    def _restate(self) -> None:
+        """A part of a run of `tally reprice`: events that were counted, were not yet, or say something else.
+
+        Some of its blocks are produced twice.
+        """
+        rng = self.rng
+        revision, run = rng.choice((1, 2, 3)), rng.choice(("run-1", "run-2", "run-3"))
+        events = [event for records in self.world.raw for record in records for event in record]
+        drawn = sorted(rng.sample(events, min(len(events), rng.randint(1, 3))), key=lambda event: event.coordinates)
+        said = tuple(replace(event, user="other") if rng.random() < 0.1 else event for event in drawn)
+        for routed in self.world.route([said], revision=revision):
+            self._append(routed, revision, run)
+            if rng.random() < 0.3:
+                self._late.append((routed, revision, run))
+        self.counts["restatements"] += 1
+        self._note(f"{run} restates {[event.coordinates for event in said]} by revision {revision}")
 
     def _crash(self, worker: _PriceWorker) -> None:
         self.counts["price_crashes"] += 1

@@ -9,7 +9,6 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from schemas.errors import TallyError
-from tests.simulator.bugs import Bug
 from tests.simulator.counting import Counting
 from tests.simulator.memo import Memo
 from tests.simulator.planted import planted_in_stages
@@ -72,9 +71,7 @@ def _run_world(number: int, seeds: range, setting: Setting, tally: Tally, *, tra
         log = _priced(world, seeds, setting, tally, trace=trace)
         if log is None:
             return
-        # What is changed in place can't be shared between schedules.
-        remembers = setting.remembers and setting.bug is not Bug.FIRED_IN_PLACE
-        memo, truth = Memo(world.limits, remembers=remembers), log.books(world.limits.horizon)
+        memo, truth = Memo(world.limits, remembers=setting.remembers), log.books(world.limits.horizon)
         for seed in seeds:
             counting = Counting(
                 log,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pytest
 
+from pipeline import correct as correct_module
 from pipeline import count as count_module
 from pipeline.block import Block, decode_blocks
 from pipeline.count import CountLimits
@@ -22,7 +23,7 @@ from pipeline.identities import identity_hashes
 from pipeline.route import route
 from schemas.alerting import InForce
 from schemas.rules import RuleSet
-from tests.pipeline.batches import NOON, TOPIC, Event, LogBlock, append_time_ms, make_batch
+from tests.pipeline.batches import NOON, TOPIC, Event, LogBlock, append_time_ms, header_of, make_batch
 from tests.pipeline.judged_logs import drawn_rules
 from tests.pipeline.oracle import Books, expected
 from tests.simulator.alerting import AlertTruth
@@ -42,7 +43,7 @@ PARTITIONS: Final = 2
 WIDE: Final = 1 << 20
 ORGS: Final = ("acme", "acme", "zen")  # of both partitions
 #: How many worlds have no rules, how often those of the others are edited at most, and how many rules there are.
-WITHOUT_RULES: Final = 0.6
+WITHOUT_RULES: Final = 0.4
 EDITS_MAX: Final = 6
 RULES_MAX: Final = 3
 
@@ -84,8 +85,8 @@ class World:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(count_module, "RESTORE_SLACK", timedelta(0))
             patch.setattr(count_module, "decode_blocks", self._decode)
-            if self.hashes_collide:
-                patch.setattr(count_module, "identity_hashes", _one_bit)
+            for module in (count_module, correct_module) if self.hashes_collide else ():
+                patch.setattr(module, "identity_hashes", _one_bit)
             yield
 
     def _decode(self, blocks: Sequence[Block]) -> PricedBatch:
@@ -105,10 +106,13 @@ class Log:
 
     controls: dict[tuple[int, int], InForce] = field(default_factory=dict)  # by partition and offset
 
-    def append(self, partition: int, events: Record, value: bytes, *, revision: int, hole: bool) -> None:
-        """One more block; ``hole`` leaves an offset out before it, as the marker of a transaction does."""
-        offset = self._append(partition, value, hole=hole, control=False)
-        self.plain.append(LogBlock(partition, offset, events, revision))
+    def append(self, partition: int, events: Record, value: bytes, *, revision: int, hole: bool, run: str = "") -> None:
+        """One more block; ``hole`` leaves an offset out before it, as the marker of a transaction does.
+
+        With a ``run`` it is a correction.
+        """
+        offset = self._append(partition, value, hole=hole, control=False, correction=header_of(run, revision))
+        self.plain.append(LogBlock(partition, offset, events, revision, run))
 
     def append_control(self, partition: int, said: InForce, *, hole: bool) -> None:
         """A control block."""
@@ -116,17 +120,19 @@ class Log:
         self.plain.append(LogBlock(partition, offset, ()))
         self.controls[partition, offset] = said
 
-    def _append(self, partition: int, value: bytes, *, hole: bool, control: bool) -> int:
+    def _append(
+        self, partition: int, value: bytes, *, hole: bool, control: bool, correction: bytes | None = None
+    ) -> int:
         own = self.blocks.setdefault(partition, [])
         offset = own[-1].offset + 1 + hole if own else 0
-        own.append(Block(partition, offset, append_time_ms(offset), value, control=control))
+        own.append(Block(partition, offset, append_time_ms(offset), value, control=control, correction=correction))
         return offset
 
     def check(self, raw: Sequence[Sequence[Record]]) -> None:
         """Every raw event is in the log, and the first copies of one raw partition's events stand in raw order."""
         first: dict[tuple[str, int, int, int], int] = {}
         for place, block in enumerate(self.plain):
-            for row, event in enumerate(block.events):
+            for row, event in enumerate(() if block.run else block.events):
                 first.setdefault(event.coordinates, place * 1_000 + row)
         for records in raw:
             events = [event for record in records for event in record]
@@ -148,7 +154,7 @@ class Truth:
 
     def __init__(self, log: Log, horizon: timedelta) -> None:
         self.books: Books = expected(log.plain, horizon=horizon)
-        self.alerts = AlertTruth(log.plain, log.controls, facts=self.books.facts)
+        self.alerts = AlertTruth(log.plain, log.controls, books=self.books)
         self._as_of: dict[int, list[tuple[int, dict[Any, Any]]]] = {}
         for partition in range(PARTITIONS):
             own = [block for block in log.plain if block.partition == partition]

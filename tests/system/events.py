@@ -28,6 +28,13 @@ BAD_RECORDS: Final = 3
 
 Headers = tuple[tuple[str, bytes], ...]
 
+#: What some requests were besides their model, in the order in which producers write it.
+VARIANTS: Final = (
+    (("batch", True),),
+    (("region", "eu"),),
+    (("service_tier", "flex"), ("region", "eu")),
+    (("region", "us"), ("batch", True)),
+)
 OPTIONAL: Final = ("environment", "user", "provider", "model")
 
 
@@ -49,6 +56,7 @@ class Event:
     status: str
     usage: tuple[tuple[str, Decimal], ...]
     tags: tuple[tuple[str, str], ...] = ()
+    variant: tuple[tuple[str, str | bool], ...] = ()
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -152,7 +160,7 @@ class EventStream:
 
     def _changed(self, event: Event) -> Event:
         """The same identity with other content, each field in turn."""
-        match self._random.randrange(5):
+        match self._random.randrange(6):
             case 0:
                 return replace(event, time=event.time + timedelta(microseconds=1))
             case 1:
@@ -160,6 +168,8 @@ class EventStream:
             case 2:
                 return replace(event, project=f"{event.project}-b")
             case 3:
+                return replace(event, variant=(*event.variant, ("speed", "slow")))
+            case 4:
                 return replace(event, usage=(*event.usage, ("retries", Decimal(self._random.randint(1, 5)))))
             case _:
                 return replace(event, time=event.time - timedelta(hours=2))
@@ -185,6 +195,7 @@ class EventStream:
             status="error" if random.random() < 0.05 else "ok",
             usage=usage,
             tags=(("team", random.choice(("search", "risk"))),) if random.random() < 0.1 else (),
+            variant=random.choice(VARIANTS) if operation == "llm.request" and random.random() < 0.3 else (),
         )
 
     def _event_time(self) -> datetime:
@@ -204,7 +215,8 @@ class EventStream:
                 return "llm.request", "openai", "gpt-4o-mini", _quantities(tokens)
             case 1:  # beyond 200,000 tokens of context the whole request costs more
                 tokens[0] = ("input_tokens", random.choice((1_500, 200_000, 200_001, 350_000)))
-                return "llm.request", "anthropic", "claude-sonnet-4-5", _quantities(tokens)
+                provider = random.choice(("anthropic", "anthropic", "anthropic.claude"))
+                return "llm.request", provider, "claude-sonnet-4-5", _quantities(tokens)
             case 2:
                 return "lookup", "", "", ()
             case 3:
@@ -235,9 +247,22 @@ class EventStream:
             fields.append(("status", json.dumps(event.status)))
         if event.usage or self._random.random() < 0.3:
             fields.append(("usage", self._object([(name, self._number(value)) for name, value in event.usage])))
+        if event.variant or self._random.random() < 0.1:
+            fields.append(("variant", self._variant(event)))
         if event.tags:
             fields.append(("tags", json.dumps(dict(event.tags))))
         return self._object([*fields, *extra])
+
+    def _variant(self, event: Event) -> str:
+        if not event.variant and self._random.random() < 0.3:
+            return "null"
+        said = [(key, json.dumps(value)) for key, value in event.variant]
+        absent = (("batch", ("false", "null")), ("speed", ('""', "null")))
+        keys = {key for key, _ in said}
+        said += [
+            (key, self._random.choice(ways)) for key, ways in absent if key not in keys and self._random.random() < 0.3
+        ]
+        return self._object(said)
 
     def _object(self, fields: list[tuple[str, str]]) -> str:
         if self._random.random() < 0.2:

@@ -8,6 +8,7 @@ for which of them did, and then demands that everything else follows from it.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -192,7 +193,7 @@ def _check_fact(copy: Copy, fact: Fact, found: Differences) -> None:
     must = {
         "content": (
             *(event.time, event.project, event.api_key, event.environment, event.user),
-            *(event.operation, event.provider, event.model, event.status),
+            *(event.operation, event.provider, event.model, variant_text(event), event.status),
         ),
         "usage": dict(event.usage),
         "received_at": copy.received_at,
@@ -226,10 +227,16 @@ def _check_repeats(
     return conflicts
 
 
+def variant_text(event: Event) -> str:
+    """The column ``variant``: compact JSON with sorted keys, "" when nothing is said."""
+    return json.dumps(dict(event.variant), sort_keys=True, separators=(",", ":")) if event.variant else ""
+
+
 def _content(event: Event) -> tuple[object, ...]:
     return (
         *(event.operation, event.time, event.project, event.api_key, event.environment, event.user),
         *(event.provider, event.model, event.status, frozenset(event.usage), frozenset(event.tags)),
+        variant_text(event),
     )
 
 

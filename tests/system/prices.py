@@ -33,6 +33,12 @@ prices:
   - {{operation: lookup, meter: requests, name: lookups, price: "0.0390", per: 1, bill: success, org: org-1}}
   - {{operation: report_job, meter: pages, price: "0.0333333", per: 7}}
   - {{operation: webhook_delivery, meter: requests, name: webhook_deliveries, price: "0", per: 1}}
+  - {{operation: llm.request, provider: anthropic, model: "claude-sonnet-4*", meter: output_tokens,
+      price: "7.5", per: 1000000, variant: {{service_tier: flex}}}}
+adjustments:
+  - {{provider: openai, variant: {{batch: true}}, multiplier: "0.5"}}
+  - {{operation: llm.request, variant: {{region: eu}}, multiplier: "1.10"}}
+provider_aliases: {{anthropic.claude: anthropic}}
 ignore: [latency_ms]
 """
 
@@ -51,7 +57,7 @@ class Priced:
 
 
 def priced(event: Event) -> Priced:
-    """The book by hand: quantity × price ÷ per, half-even at the twelfth decimal."""
+    """The book by hand: quantity × price × multipliers ÷ per, half-even at the twelfth decimal."""
     meters: list[tuple[str, Decimal, Decimal | None]] = []
     unit_prices: list[Decimal] = []
     unpriced = False
@@ -89,15 +95,24 @@ _PRICES: Final = {
 
 
 def _price(event: Event, meter: str) -> tuple[Decimal, Decimal, bool] | None:
-    found = _PRICES.get((event.operation, event.provider, meter))
+    provider = "anthropic" if event.provider == "anthropic.claude" else event.provider
+    found = _PRICES.get((event.operation, provider, meter))
     if found is None:
         return None
     price, per, only_success = found
-    match event.provider, meter:
+    variant = dict(event.variant)
+    match provider, meter:
         case "openai", "output_tokens" if event.time < CHEAPER_SINCE:
             price = "0.75"
         case "anthropic", "input_tokens" if dict(event.usage)["input_tokens"] > 200_000:
             price = "6"
         case "", "requests" if event.operation == "lookup" and event.org == "org-1":
             price = "0.0390"
-    return Decimal(price), per, only_success
+        case "anthropic", "output_tokens" if variant.get("service_tier") == "flex":
+            price = "7.5"
+    rate = Decimal(price)
+    if provider == "openai" and variant.get("batch"):
+        rate = _EXACT.multiply(rate, Decimal("0.5"))
+    if event.operation == "llm.request" and variant.get("region") == "eu":
+        rate = _EXACT.multiply(rate, Decimal("1.10"))
+    return rate, per, only_success

@@ -32,7 +32,7 @@ class Fact(NamedTuple):
     source: str
     id: str
     place: Place
-    content: tuple[datetime, str, str, str, str, str, str, str, str]
+    content: tuple[datetime, str, str, str, str, str, str, str, str, str]
     usage: dict[str, Decimal]
     received_at: datetime
     cost: Decimal | None
@@ -160,7 +160,8 @@ def appended(bootstrap: str, topic: str) -> list[Appended]:
 
 _FACTS: Final = """
 SELECT org, source, id, partition, offset, index, toUnixTimestamp64Micro(time), project, api_key, environment, user,
-    operation, provider, model, status, mapKeys(usage), arrayMap(quantity -> toString(quantity), mapValues(usage)),
+    operation, provider, model, variant, status,
+    mapKeys(usage), arrayMap(quantity -> toString(quantity), mapValues(usage)),
     toUnixTimestamp64Micro(received_at), toString(cost), pricing
 FROM facts
 """
@@ -189,11 +190,11 @@ def _fact(row: list[Any]) -> Fact:
         source=row[1],
         id=row[2],
         place=Place(int(row[3]), int(row[4]), int(row[5])),
-        content=(_instant(row[6]), row[7], row[8], row[9], row[10], row[11], row[12], row[13], row[14]),
-        usage={name: Decimal(quantity) for name, quantity in zip(row[15], row[16], strict=True)},
-        received_at=_instant(row[17]),
-        cost=_decimal(row[18]),
-        pricing=row[19],
+        content=(_instant(row[6]), row[7], row[8], row[9], *row[10:16]),
+        usage={name: Decimal(quantity) for name, quantity in zip(row[16], row[17], strict=True)},
+        received_at=_instant(row[18]),
+        cost=_decimal(row[19]),
+        pricing=row[20],
     )
 
 
