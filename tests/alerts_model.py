@@ -50,15 +50,23 @@ TOP_MAX: Final = 5
 
 def transitions(log: Iterable[dict[str, Any]], *, currency: str = "USD") -> list[dict[str, Any]]:
     """Every transition of every alert of this log, in the order in which it happens."""
+    return [alert for said in transitions_by_entry(log, currency=currency) for alert in said]
+
+
+def transitions_by_entry(log: Iterable[dict[str, Any]], *, currency: str = "USD") -> list[list[dict[str, Any]]]:
+    """The same by entry of the log."""
     model = _Model(currency)
+    by_entry = []
     for entry in log:
+        before = len(model.said)
         if "rules" in entry:
             model.change_rules(entry["rules"])
         for event in entry.get("events", ()):
             model.count(event)
         if "corrections" in entry:
             model.correct(entry["corrections"])
-    return model.said
+        by_entry.append(model.said[before:])
+    return by_entry
 
 
 def events_of(batch: PricedBatch) -> list[Event]:
@@ -123,8 +131,8 @@ class _Model:
 
         Nothing else is: what a rolling window, a share or a projection said was right when it was said.
         """
-        events = {(event["org"], event["source"], event["id"]): event for own in self.events.values() for event in own}
-        moved = [(events[one["org"], one["source"], one["id"]], one) for one in corrections]
+        events = {_place(event): event for own in self.events.values() for event in own}
+        moved = [(events[_place(one)], one) for one in corrections]
         again = [self.rules[name] for name in sorted(self.rules)]
         again = [rule for rule in again if rule["measure"] == "cost" and rule["window"] not in ROLLING]
         before = [self._moved_windows(rule, [event for event, _ in moved]) for rule in again]
@@ -342,6 +350,11 @@ class _Model:
 
 def _same_revision(rule: Rule, other: Rule | None) -> bool:
     return other is not None and rule["revision"] == other["revision"]
+
+
+def _place(event: Event) -> tuple[Any, ...]:
+    """Which event it is; one identity counts again after the horizon, so its raw coordinates say more, if there are."""
+    return tuple(event.get(name) for name in ("org", "source", "id", "partition", "offset", "index"))
 
 
 def _in_order(alert: dict[str, Any]) -> tuple[Any, ...]:

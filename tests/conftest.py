@@ -27,7 +27,7 @@ hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
 #: Files whose tests take long and share nothing: they are begun first, in this order, and given out one by one.
-LONG: Final = ("test_chaos.py", "test_simulator.py", "test_up.py", "test_demo.py")
+LONG: Final = ("test_chaos.py", "test_simulator.py", "test_judge.py", "test_up.py", "test_demo.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -46,7 +46,7 @@ def judged_log(seed: int, *, events: int = 30, rules: int = 5, edits: float = 0.
     """The log of a seed: what stands in one partition, each identity once."""
     rng = Random(f"judged {seed}")
     revision = 1
-    in_force = RuleSet(revision=1, rules=_rules(rng, (), revision, rules))
+    in_force = RuleSet(revision=1, rules=drawn_rules(rng, (), revision, rules))
     clocks: dict[str, int] = {}
     calm = rng.random() < 0.5
     restates = rng.random() < 0.5
@@ -55,7 +55,7 @@ def judged_log(seed: int, *, events: int = 30, rules: int = 5, edits: float = 0.
         if rng.random() < edits:
             revision += 1
             kept = tuple(rule for rule in in_force.rules if rng.random() < 0.6)
-            in_force = RuleSet(revision=revision, rules=_rules(rng, kept, revision, rules))
+            in_force = RuleSet(revision=revision, rules=drawn_rules(rng, kept, revision, rules))
             log.append(in_force)
         log.append(_event(rng, number, clocks, calm=calm))
         counted = [one for one in log if isinstance(one, Event)]
@@ -65,7 +65,8 @@ def judged_log(seed: int, *, events: int = 30, rules: int = 5, edits: float = 0.
     return log
 
 
-def _rules(rng: Random, kept: tuple[Rule, ...], revision: int, most: int) -> tuple[Rule, ...]:
+def drawn_rules(rng: Random, kept: tuple[Rule, ...], revision: int, most: int) -> tuple[Rule, ...]:
+    """Those that are kept and some new ones of this revision, ``most`` in all."""
     free = [name for name in RULE_IDS if name not in {rule.id for rule in kept}]
     new = rng.sample(free, rng.randint(0, max(0, min(len(free), most - len(kept)))))
     return (*kept, *(_rule(rng, name, revision) for name in new))

@@ -33,6 +33,16 @@ class Bug(Enum):
     REPLAY_IS_DUPLICATE = "the same raw record again is recorded as a duplicate"
     CORRECTED_AGAIN = "a correction block that was produced twice counts twice"
     CORRECTED_BEFORE_COUNTED = "a correction applies to a fact that stands behind it in the log"
+    # Alerts.
+    ACK_BEFORE_ALERTS = "blocks are acked before their alerts are stored and published"
+    STORED_IS_PUBLISHED = "alerts that are stored already are not published again"
+    SUMS_OF_ANY_BLOCK = "sums of windows are asked without `block < n`"
+    ALERTS_OF_ANY_BLOCK = "an alert that is stored is believed to have fired before, whatever its block"
+    RULES_OF_ANY_BLOCK = "the rules of the newest control block are taken, not of the last one before n"
+    RULES_IN_MEMORY_ONLY = "what a control block says is remembered and not stored"
+    JUDGED_KEPT_AFTER_SEEK = "what judging remembers is kept although the position is another"
+    SEQUENCE_IN_MEMORY_ONLY = "a restart counts the transitions of an alert from one again"
+    JUDGED_AT_THE_END = "a run is judged at its last event, not event by event"
     # The price agent.
     SENDS_PAST_UNRESOLVED = "the next block is sent while an earlier one is unresolved"
     TIMEOUT_TAKEN_AS_SENT = "a block whose outcome is unknown is not sent again"

@@ -9,11 +9,12 @@ and to all others. A worker that was paused or thrown out of the group is not to
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import polars as pl
 
-from pipeline.alert_steps import InsertControls
+from pipeline.alert_steps import AskAlerts, AskInForce, AskSums, InsertAlerts, InsertControls, PublishAlerts
 from pipeline.correct import AskStates, InsertCorrections
 from pipeline.count import (
     WRITES,
@@ -28,8 +29,10 @@ from pipeline.count import (
     Question,
 )
 from pipeline.memory_store import Insert, ReplacingTable, summed
+from schemas.alerting import ALERTS
 from schemas.counted import TOTALS
 from tests.pipeline.oracle import found
+from tests.simulator.alerting import transitions_in
 from tests.simulator.bugs import Bug
 from tests.simulator.faults import CALM, Fate, Weather, Wrong
 from tests.simulator.group import Group
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from pipeline.block import Block
     from pipeline.count import PartitionState, Step
     from pipeline.memory_store import Row
+    from tests.simulator.alerting import Name, Transition
     from tests.simulator.memo import Memo, Run
     from tests.simulator.setting import Setting
     from tests.simulator.world import Log, Truth
@@ -51,8 +55,18 @@ if TYPE_CHECKING:
 TICKS_MAX = 4_000
 TICKS_BETWEEN_LOOKS = 8
 ANY_BLOCK = 1 << 62
+#: Planted bugs: the questions that are asked without ``block < n``.
+OF_ANY_BLOCK: Final[dict[Bug | None, tuple[type, ...]]] = {
+    Bug.QUESTION_OF_ANY_BLOCK: (AskIdentities, AskKnown),
+    Bug.STATES_OF_ANY_BLOCK: (AskStates,),
+    Bug.TOTALS_AS_THEY_ARE: (AskTotals,),
+    Bug.SUMS_OF_ANY_BLOCK: (AskSums,),
+    Bug.ALERTS_OF_ANY_BLOCK: (AskAlerts,),
+    Bug.RULES_OF_ANY_BLOCK: (AskInForce,),
+}
 COUNTS = (
     "steps", "crashes", "pauses", "seeks", "aborts", "timeouts", "late_writes", "zombie_writes", "commits_refused",
+    "alerts",
 )  # fmt: skip
 
 
@@ -74,6 +88,7 @@ class _Run:
     steps: Run
     pending: Step | None = None
     facts: list[Row] = field(default_factory=list)
+    known_alerts: set[Name] = field(default_factory=set)  # of a planted bug: not published again
 
 
 @dataclass
@@ -160,16 +175,17 @@ class _CountWorker:
         if bug is Bug.MEMORY_BEFORE_WRITES:
             self._change_in_place(blocks)
         self._note("works on " + ", ".join(f"{run.partition}/{run.first}…" for run in runs))
-        while True:
-            for run in runs:
-                if run.pending is None:
-                    yield from self._until_write(run)
-            waiting = [run for run in runs if run.pending is not None]
-            if not waiting:
-                break
-            # A write of several partitions is one insert; whoever waits for a later one lets the others catch up.
+        for run in runs:
+            yield from self._until_write(run)
+        # As the agent does: whoever waits for a later write lets the others catch up.
+        while waiting := [run for run in runs if run.pending is not None]:
             first = min(WRITES.index(type(run.pending)) for run in waiting)
-            yield from self._write([run for run in waiting if isinstance(run.pending, WRITES[first])])
+            together = [run for run in waiting if isinstance(run.pending, WRITES[first])]
+            if bug is Bug.ACK_BEFORE_ALERTS and WRITES[first] in (InsertAlerts, PublishAlerts):
+                self._ack(chunks)
+            yield from self._write(together)
+            for run in together:
+                yield from self._until_write(run)
         self._swap([run.steps for run in runs])
         yield
         if bug is not Bug.ACK_BEFORE_INSERT:
@@ -183,7 +199,9 @@ class _CountWorker:
             state = replace(state, next_block=min(first, state.next_block))
         elif state is None or state.next_block != first:
             self._note(f"restores {partition} as of {first}")
-            state = self.counting.memo.fresh(partition, first)
+            before, state = state, self.counting.memo.fresh(partition, first)
+            if before is not None and self.counting.bug is Bug.JUDGED_KEPT_AFTER_SEEK:
+                state = replace(state, judged=before.judged)
         return _Run(partition, first, self.counting.memo.run(state, blocks))
 
     def _until_write(self, run: _Run) -> Iterator[None]:
@@ -264,6 +282,7 @@ class Counting:
         self.group = Group(PARTITIONS, takes_commits_of_zombies=setting.zombies_may_commit)
         self.store = SimulatedStore(memo, totals=LastWriteStays if self.bug is Bug.LAST_WRITE_STAYS else ReplacingTable)
         self.published: set[Any] = set()
+        self.alerts_published: set[Name] = set()
         self.visible = dict.fromkeys(range(PARTITIONS), 0)
         self.counts = dict.fromkeys(COUNTS, 0)
         self._weather = CALM if setting.is_calm else Weather.drawn(rng)
@@ -297,15 +316,13 @@ class Counting:
     def answer(self, question: Question) -> Any:
         """The store's answer."""
         bug = self.bug
-        if bug is Bug.QUESTION_OF_ANY_BLOCK and isinstance(question, AskIdentities | AskKnown):
-            question = replace(question, before=ANY_BLOCK)
-        if bug is Bug.STATES_OF_ANY_BLOCK and isinstance(question, AskStates):
-            question = replace(question, before=ANY_BLOCK)
-        if bug is Bug.TOTALS_AS_THEY_ARE and isinstance(question, AskTotals):
-            question = replace(question, before=ANY_BLOCK)
         if bug is Bug.NOT_IN_MEMORY_IS_ZERO and isinstance(question, AskTotals):
             return self.store.frame([], TOTALS)
+        if isinstance(question, OF_ANY_BLOCK.get(bug, ())):
+            question = replace(question, before=ANY_BLOCK)
         answer = self.store.answer(question)
+        if isinstance(question, AskAlerts) and bug is Bug.SEQUENCE_IN_MEMORY_ONLY:
+            return answer.with_columns(pl.lit(0, dtype=ALERTS["sequence"]).alias("sequence"))
         if isinstance(answer, IdentitiesAnswer):
             if bug is Bug.NOTHING_RESTORED:
                 return self.memo.identities(IdentitiesAnswer(np.empty(0, dtype=np.uint64), 0, None))
@@ -336,10 +353,16 @@ class Counting:
         step = run.pending
         if isinstance(step, PublishConflicts):
             return self.memo.conflicts_of(step)
+        if isinstance(step, PublishAlerts):
+            transitions = self.memo.transitions(step, lambda: transitions_in(step.alerts))
+            return [one for one in transitions if _name(one) not in run.known_alerts]
         assert isinstance(step, Insert)
         rows = self.store.rows_of(step)
         if isinstance(step, InsertFacts):
             run.facts = rows
+        elif isinstance(step, InsertAlerts) and self.bug is Bug.STORED_IS_PUBLISHED:
+            stored = {(row["alert_id"], row["sequence"]) for row in self.store.alerts_rows.rows()}
+            run.known_alerts |= stored
         elif isinstance(step, InsertTotals) and self.bug is Bug.VERSION_OF_FIRST_BLOCK:
             return [{**row, "version": run.first} for row in rows]
         elif isinstance(step, InsertTotals) and self.bug is Bug.INCREMENTS:
@@ -347,7 +370,7 @@ class Counting:
             return [{**row, "version": version} for row in summed(run.facts, (), block_partition=run.partition)]
         return rows
 
-    def _apply(self, step: Step, rows: list[Any]) -> None:  # noqa: C901 -- one case per write
+    def _apply(self, step: Step, rows: list[Any]) -> None:
         """Puts rows where they belong, and looks at each: nothing wrong may ever be seen, not even for a while."""
         match step:
             case InsertFacts():
@@ -367,10 +390,24 @@ class Counting:
                 for row in rows:
                     self._check_total(row)
                 self.store.totals_rows.insert(rows)
-            case InsertControls():
-                self.store.control_rows.insert(rows)
             case PublishConflicts():
                 self.published.update(rows)
+            case _:
+                self._apply_alerts(step, rows)
+
+    def _apply_alerts(self, step: Step, rows: list[Any]) -> None:
+        match step:
+            case InsertControls():
+                if self.bug is not Bug.RULES_IN_MEMORY_ONLY:
+                    self.store.control_rows.insert(rows)
+            case InsertAlerts():
+                for row in rows:
+                    self._check_alert(row)
+                self.store.alerts_rows.insert(rows)
+            case PublishAlerts():
+                for transition in rows:
+                    self.truth.alerts.check(transition, where="published")
+                    self.alerts_published.add(_name(transition))
 
     def _check_fact(self, row: Row) -> None:
         right = self.truth.books.facts.get(_place(row))
@@ -394,6 +431,10 @@ class Counting:
         right = self.truth.total(row["block_partition"], lane, row["version"])
         if total != right:
             raise Wrong(f"a total as of block {row['version']} is written as {total}, and is {right}")
+
+    def _check_alert(self, row: Row) -> None:
+        (transition,) = self.memo.transitions(row, lambda: transitions_in(self.store.frame([row], ALERTS)))
+        self.truth.alerts.check(transition, where="an alert is written")
 
     def _added(self, row: Row) -> Row:
         table = self.store.totals_rows
@@ -485,6 +526,10 @@ class Counting:
         conflicts = {place for place, repeat in right.repeats.items() if repeat[0] == "conflict"}
         if self.published != conflicts:
             raise Wrong(f"conflicts published: {sorted(self.published)}, and there are {sorted(conflicts)}")
+        stored = {(row["alert_id"], row["sequence"]) for row in store.alerts_rows.rows()}
+        self.truth.alerts.check_all(stored, where="alerts stored")
+        self.truth.alerts.check_all(self.alerts_published, where="alerts published")
+        self.counts["alerts"] += len(self.truth.alerts.by_name)
 
     def _note(self, text: str) -> None:
         if self.trace is not None:
@@ -493,6 +538,10 @@ class Counting:
 
 def _place(row: Row) -> tuple[str, int, int, int]:
     return row["topic"], row["partition"], row["offset"], row["index"]
+
+
+def _name(transition: Transition) -> Name:
+    return transition[0]["alert_id"], transition[0]["sequence"]
 
 
 def _compare_one(name: str, there: dict[Any, Any], right: dict[Any, Any]) -> None:

@@ -8,9 +8,12 @@ tens of thousands of schedules affordable with the real code. Inputs are known b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
+from pipeline.alert_steps import AskAlerts, AskInForce
 from pipeline.count import (
     IdentitiesAnswer,
     PublishConflicts,
@@ -22,13 +25,13 @@ from schemas.alerting import InForce
 from schemas.counted import LANE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
-    import polars as pl
-
+    from pipeline.alert_steps import AlertQuestion
     from pipeline.block import Block
     from pipeline.count import Counted, CountLimits, PartitionState, Question, Step
     from pipeline.memory_store import Insert, Row, Schema
+    from tests.simulator.alerting import Transition
 
 Result = tuple["PartitionState", "Counted"]
 
@@ -58,7 +61,10 @@ class Memo:
     _pairs: dict[int, set[Any]] = field(default_factory=dict)
     _conflicts: dict[int, list[Any]] = field(default_factory=dict)
     _answers: dict[Any, IdentitiesAnswer] = field(default_factory=dict)
-    _in_force: dict[str, InForce] = field(default_factory=dict)
+    _asked: dict[int, Any] = field(default_factory=dict)
+    _alert_answers: dict[Any, Any] = field(default_factory=dict)
+    _answer_by_content: dict[Any, Any] = field(default_factory=dict)
+    _transitions: dict[Any, list[Transition]] = field(default_factory=dict)
     _kept: list[Any] = field(default_factory=list)  # what is known by its id must stay alive
 
     def fresh(self, partition: int, next_block: int) -> PartitionState:
@@ -122,9 +128,29 @@ class Memo:
         answer.hashes.flags.writeable = False
         return self._answers.setdefault(key, answer)
 
-    def in_force(self, answer: InForce) -> InForce:
-        """The one answer with this content."""
-        return self._in_force.setdefault(answer.to_json(), answer)
+    def alert_answer(self, question: AlertQuestion, rows: list[Row], build: Callable[[], Any]) -> Any:
+        """The one answer to a question of judging, by what is asked and by the rows that it is found in."""
+        key = (self._content_of(question), frozenset(map(id, rows)))
+        if key not in self._alert_answers:
+            answer = build()
+            content = answer.to_json() if isinstance(answer, InForce) else _frame_content(answer)
+            self._alert_answers[key] = self._answer_by_content.setdefault((type(question), content), answer)
+        return self._alert_answers[key]
+
+    def _content_of(self, question: AlertQuestion) -> Any:
+        if id(question) not in self._asked:
+            self._kept.append(question)
+            asked = [getattr(question, one.name) for one in fields(question)]
+            said = tuple(_frame_content(one) if isinstance(one, pl.DataFrame) else one for one in asked)
+            self._asked[id(question)] = (type(question), said)
+        return self._asked[id(question)]
+
+    def transitions(self, alerts: Any, build: Callable[[], list[Transition]]) -> list[Transition]:
+        """What a row or a step that publishes says, as readers get it."""
+        if id(alerts) not in self._transitions:
+            self._kept.append(alerts)
+            self._transitions[id(alerts)] = build()
+        return self._transitions[id(alerts)]
 
 
 class Run:
@@ -174,9 +200,20 @@ class SimulatedStore(MemoryStore):
     def answer(self, question: Question) -> Any:
         """One object per content."""
         answer = super().answer(question)
-        if isinstance(answer, InForce):
-            return self._memo.in_force(answer)
         return self._memo.identities(answer) if isinstance(answer, IdentitiesAnswer) else answer
+
+    def alert_answer(self, question: AlertQuestion) -> Any:
+        """One answer per question and rows."""
+        partition, before = question.partition, question.before
+        match question:
+            case AskInForce():
+                rows = [row for row in self.control_rows.rows() if _is_before(row, partition, before)]
+            case AskAlerts():
+                rows = [row for row in self.alerts_rows.rows() if _is_before(row, partition, before)]
+            case _:
+                rows = [*self._facts_before(partition, before), *self._corrections_before(partition, before)]
+        answer = super().alert_answer
+        return self._memo.alert_answer(question, rows, lambda: answer(question))
 
     def totals_before(self, *, partition: int, before: int, pairs: pl.DataFrame) -> pl.DataFrame:
         """Looks the pairs up instead of asking polars."""
@@ -192,6 +229,16 @@ class SimulatedStore(MemoryStore):
 
     def _new_rows(self, write: Insert) -> Generator[Row, None, None]:
         yield from super().rows_of(write)
+
+
+def _is_before(row: Row, partition: int, before: int) -> bool:
+    return bool(row["block_partition"] == partition and row["block"] < before)
+
+
+def _frame_content(frame: pl.DataFrame) -> Any:
+    columns = [tuple(column.name for column in frame)]
+    rows = [tuple(tuple(value) if isinstance(value, list) else value for value in row) for row in frame.rows()]
+    return (*columns, *rows)
 
 
 def _content(row: Row) -> Any:

@@ -12,8 +12,10 @@ import pytest
 
 from pipeline import correct as correct_module
 from pipeline import count as count_module
+from pipeline import judge_calendar
 from pipeline import memory_store as memory_store_module
 from pipeline.dedupe import Decision, dedupe
+from pipeline.judge_calendar import CalendarJudge
 from pipeline.memory_store import ReplacingTable, summed
 from schemas.counted import QUANTITY_LISTS, SUMS
 from tests.simulator.bugs import Bug
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pipeline.correct import Corrected
+    from pipeline.measure import Judged
     from pipeline.memory_store import Row
+    from pipeline.page import Page
     from schemas.correction import Correction
 
 #: No raw partition of a world is that long.
@@ -30,6 +34,7 @@ ELSEWHERE: Final = 1_000_000
 
 _WITHIN_LIMIT: Final = count_module._within_limit
 _DECIDED: Final = correct_module._decided
+_WALK: Final = CalendarJudge._walk
 
 
 @contextmanager
@@ -44,6 +49,8 @@ def planted_in_stages(bug: Bug | None) -> Iterator[None]:
             patch.setattr(count_module, "_cut_short", _never_cut_short)
         if bug is Bug.FORGOTTEN_IS_ZERO:
             patch.setattr(count_module, "_within_limit", _still_loaded)
+        if bug is Bug.JUDGED_AT_THE_END:
+            patch.setattr(CalendarJudge, "_walk", _walk_at_the_end)
         if bug is Bug.TOTALS_WITHOUT_CORRECTIONS:
             patch.setattr(memory_store_module, "summed", _summed_without_corrections)
         if bug is Bug.CORRECTED_AGAIN:
@@ -75,6 +82,17 @@ def _never_cut_short(_asked: Any, hashes: Any, _known: Any, *, since: Any) -> An
 
 def _still_loaded(totals: pl.DataFrame, loaded: pl.DataFrame, *, rows_max: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     return _WITHIN_LIMIT(totals, loaded, rows_max=rows_max)[0], loaded
+
+
+def _walk_at_the_end(
+    self: CalendarJudge, judged: Judged, page: Page, at: int, rows: Any, *, start: int, fired: int
+) -> int:
+    sums = judge_calendar.sums_at(judged, page, at)
+    for row in rows[:-1].tolist():
+        sums = sums.plus(self.facts.sums(row, judged))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge_calendar, "sums_at", lambda *_: sums)
+        return _WALK(self, judged, page, at, rows[-1:], start=start, fired=fired)
 
 
 def _summed_without_corrections(facts: Iterable[Row], _corrections: Any, *, block_partition: int) -> list[Row]:

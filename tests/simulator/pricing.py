@@ -12,7 +12,6 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from schemas.alerting import InForce
 from tests.simulator.bugs import Bug
 from tests.simulator.faults import CALM, Fate, Weather
 from tests.simulator.group import Group
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from tests.simulator.world import Record, Routed, World
 
 TICKS_MAX = 2_000
+#: How often the rules are edited, besides new revisions of prices.
+EDITED_PER_TICK = 0.05
 
 
 @dataclass
@@ -150,11 +151,14 @@ class Pricing:
         self._late: list[tuple[Routed, int, str]] = []
         self._trace = trace
         self._named = 0
+        self._announced = 0
         self._workers = [self._new() for _ in range(1 if setting.is_calm else rng.choice((1, 2, 3)))]
 
     def run(self) -> Log:
         """The log that came of it, complete and checked."""
         self._rebalance()
+        if self.rng.random() < 0.8:
+            self._announce()
         for _ in range(self.rng.randint(5, 60)):
             self._tick()
         self._weather = CALM
@@ -179,7 +183,8 @@ class Pricing:
                 for chunk in chunks
                 for routed in self.world.route(chunk.records, revision=revision, to_partition=chunk.raw_partition)
             ]
-        records = [record for chunk in chunks for record in chunk.records]
+        in_order = sorted(chunks, key=lambda chunk: chunk.raw_partition)
+        records = [record for chunk in in_order for record in chunk.records]
         return self.world.route(records, revision=revision) if records else []
 
     def send(self, name: str, routed: Routed, revision: int) -> bool:
@@ -204,6 +209,9 @@ class Pricing:
             self._append(*self._late.pop(rng.randrange(len(self._late))))
             self.counts["late_sends"] += 1
             self._note("a block that had timed out reaches the log")
+            return
+        if len(self.world.controls) > 1 and rng.random() < EDITED_PER_TICK:
+            self._announce()
             return
         worker = rng.choice(self._workers)
         if worker.asleep:
@@ -234,11 +242,20 @@ class Pricing:
     def _apply_catalog(self) -> None:
         """A new revision is in force, and a control block in every partition of the log says so."""
         self.revision = 3 - self.revision
-        for partition in range(PARTITIONS):
-            self.log.append(
-                partition, (), InForce().to_json().encode(), revision=self.revision, hole=self.rng.random() < 0.5
-            )
+        self._announce()
         self._note(f"revision {self.revision} is applied")
+
+    def _announce(self) -> None:
+        """What is in force now, in every partition; now and then what was in force before comes once more."""
+        controls = self.world.controls
+        said = controls[min(self._announced, len(controls) - 1)]
+        if self._announced and self.rng.random() < 0.2:
+            said = self.rng.choice(controls[: self._announced])
+        else:
+            self._announced += 1
+        for partition in range(PARTITIONS):
+            self.log.append_control(partition, said, hole=self.rng.random() < 0.5)
+        self._note(f"control blocks say {said.to_json()}")
 
     def _restate(self) -> None:
         """A part of a run of `tally reprice`: events that were counted, were not yet, or say something else.

@@ -21,8 +21,12 @@ from pipeline.block import Block, decode_blocks
 from pipeline.count import CountLimits
 from pipeline.identities import identity_hashes
 from pipeline.route import route
+from schemas.alerting import InForce
+from schemas.rules import RuleSet
 from tests.pipeline.batches import NOON, TOPIC, Event, LogBlock, append_time_ms, header_of, make_batch
+from tests.pipeline.judged_logs import drawn_rules
 from tests.pipeline.oracle import Books, expected
+from tests.simulator.alerting import AlertTruth
 from tests.simulator.faults import Wrong
 
 if TYPE_CHECKING:
@@ -32,11 +36,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from schemas.frames import PricedBatch
+    from schemas.rules import Rule
 
 RAW_PARTITIONS: Final = 2
 PARTITIONS: Final = 2
 WIDE: Final = 1 << 20
 ORGS: Final = ("acme", "acme", "zen")  # of both partitions
+#: How many worlds have no rules, how often those of the others are edited at most, and how many rules there are.
+WITHOUT_RULES: Final = 0.4
+EDITS_MAX: Final = 6
+RULES_MAX: Final = 3
 
 Record = tuple[Event, ...]
 Routed = tuple[int, Record, bytes]  # partition, events, message
@@ -51,6 +60,7 @@ class World:
     limits: CountLimits
     hashes_collide: bool
     block_bytes_max: int
+    controls: list[InForce]  # what control blocks say, one after the other; the first alone where there are no rules
     _routed: dict[tuple[Record, int, int | None], list[Routed]] = field(default_factory=dict)
     _decoded: dict[tuple[int, ...], tuple[Sequence[Block], PricedBatch]] = field(default_factory=dict)
 
@@ -94,17 +104,29 @@ class Log:
     plain: list[LogBlock] = field(default_factory=list)
     blocks: dict[int, list[Block]] = field(default_factory=dict)
 
+    controls: dict[tuple[int, int], InForce] = field(default_factory=dict)  # by partition and offset
+
     def append(self, partition: int, events: Record, value: bytes, *, revision: int, hole: bool, run: str = "") -> None:
         """One more block; ``hole`` leaves an offset out before it, as the marker of a transaction does.
 
         With a ``run`` it is a correction.
         """
+        offset = self._append(partition, value, hole=hole, control=False, correction=header_of(run, revision))
+        self.plain.append(LogBlock(partition, offset, events, revision, run))
+
+    def append_control(self, partition: int, said: InForce, *, hole: bool) -> None:
+        """A control block."""
+        offset = self._append(partition, said.to_json().encode(), hole=hole, control=True)
+        self.plain.append(LogBlock(partition, offset, ()))
+        self.controls[partition, offset] = said
+
+    def _append(
+        self, partition: int, value: bytes, *, hole: bool, control: bool, correction: bytes | None = None
+    ) -> int:
         own = self.blocks.setdefault(partition, [])
         offset = own[-1].offset + 1 + hole if own else 0
-        control = not events
-        self.plain.append(LogBlock(partition, offset, events, revision, run))
-        correction = header_of(run, revision)
         own.append(Block(partition, offset, append_time_ms(offset), value, control=control, correction=correction))
+        return offset
 
     def check(self, raw: Sequence[Sequence[Record]]) -> None:
         """Every raw event is in the log, and the first copies of one raw partition's events stand in raw order."""
@@ -128,10 +150,11 @@ class Log:
 
 
 class Truth:
-    """What the oracle says of a log: the books at the end, and every total as of every block."""
+    """What the oracle says of a log: the books at the end, every total as of every block, and every alert."""
 
     def __init__(self, log: Log, horizon: timedelta) -> None:
         self.books: Books = expected(log.plain, horizon=horizon)
+        self.alerts = AlertTruth(log.plain, log.controls, books=self.books)
         self._as_of: dict[int, list[tuple[int, dict[Any, Any]]]] = {}
         for partition in range(PARTITIONS):
             own = [block for block in log.plain if block.partition == partition]
@@ -153,6 +176,7 @@ def make_world(seed: int) -> World:
         horizon=horizon,
         identities_max=rng.choice((1, 3, 1_000_000)),
         totals_rows_max=rng.choice((0, 2, 1_000_000)),
+        windows_max=rng.choice((0, 3, 1_000_000)),
     )
     return World(
         seed=seed,
@@ -160,7 +184,22 @@ def make_world(seed: int) -> World:
         limits=limits,
         hashes_collide=rng.random() < 0.4,
         block_bytes_max=rng.choice((1, WIDE, WIDE)),
+        controls=_controls(Random(f"rules {seed}")),
     )
+
+
+def _controls(rng: Random) -> list[InForce]:
+    """Rules and their edits: some are kept, others go, change or come."""
+    if rng.random() < WITHOUT_RULES:
+        return [InForce("USD")]
+    rules: tuple[Rule, ...] = ()
+    controls = []
+    for revision in range(1, EDITS_MAX + 1):
+        kept = tuple(rule for rule in rules if rng.random() < 0.6)
+        rules = drawn_rules(rng, kept, revision, RULES_MAX)
+        rule_set = RuleSet(revision=revision, rules=rules)
+        controls.append(InForce("USD", {rule_set.name: rule_set}))
+    return controls
 
 
 def _raw(rng: Random) -> list[list[Record]]:
