@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from clickhouse.client import Store
     from clickhouse.counted_log import Stretch
 
-#: The newest facts of each partition are judged again, so many at most.
-FACTS_MAX: Final = 5_000_000
+#: The newest facts of each partition are judged again, so many at most: a minute at 36,000 facts a second (measured
+#: with two rules on a busy machine of two cores).
+FACTS_MAX: Final = 2_000_000
 
 KEY: Final = ("alert_id", "sequence")
 _STORED: Final = " stored"

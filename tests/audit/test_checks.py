@@ -114,6 +114,7 @@ def test_books_in_order_balance(counted: Counted) -> None:
         ("totals_equal_facts", "4", "4", ""),
         ("quantities_equal_facts", "4", "4", ""),
         ("totals_not_behind", "4", "4", ""),
+        ("alerts_equal_rules", "0", "0", ""),
     ]
 
 

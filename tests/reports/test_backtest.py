@@ -166,7 +166,7 @@ def test_a_person_and_a_spreadsheet_get_the_same(counted: Counted, tally: Tally,
     assert table.stdout.startswith("What these rules would have told of acme, all of time\n")
     fired = sum(rule["fired"] for rule in told_json["rules"])
     assert table.stdout.count(" fired ") == fired + 1  # the heading of the sums
-    assert f"{len(told_json['alerts'])} transitions of {len(log[0].rules)} rules." in table.stdout
+    assert table.stdout.endswith(f"\n{len(told_json['alerts'])} transitions of 1 rule.\n")
     assert [row["alert_id"] for row in rows] == [alert["alert_id"] for alert in told_json["alerts"]]
 
 
