@@ -37,7 +37,6 @@ class Bug(Enum):
     ACK_BEFORE_ALERTS = "blocks are acked before their alerts are stored and published"
     STORED_IS_PUBLISHED = "alerts that are stored already are not published again"
     SUMS_OF_ANY_BLOCK = "sums of windows are asked without `block < n`"
-    ALERTS_OF_ANY_BLOCK = "an alert that is stored is believed to have fired before, whatever its block"
     RULES_OF_ANY_BLOCK = "the rules of the newest control block are taken, not of the last one before n"
     RULES_IN_MEMORY_ONLY = "what a control block says is remembered and not stored"
     JUDGED_KEPT_AFTER_SEEK = "what judging remembers is kept although the position is another"

@@ -61,7 +61,6 @@ OF_ANY_BLOCK: Final[dict[Bug | None, tuple[type, ...]]] = {
     Bug.STATES_OF_ANY_BLOCK: (AskStates,),
     Bug.TOTALS_AS_THEY_ARE: (AskTotals,),
     Bug.SUMS_OF_ANY_BLOCK: (AskSums,),
-    Bug.ALERTS_OF_ANY_BLOCK: (AskAlerts,),
     Bug.RULES_OF_ANY_BLOCK: (AskInForce,),
 }
 COUNTS = (

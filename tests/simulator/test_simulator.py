@@ -11,13 +11,12 @@ from tests.simulator.processes import ROOT, reproduced_by, run_in_processes, sim
 from tests.simulator.schedules import Tally, run_schedules, trace_of
 from tests.simulator.setting import PLAIN, Setting
 
-
-SCHEDULES: Final = 20_000
+SCHEDULES: Final = 10_000
 PARTS: Final = 5  # which can be played side by side
 SOAK_SCHEDULES: Final = 300_000
 #: Many worlds with few schedules each: most bugs need a certain world more than a certain schedule.
 PER_LOG_OF_BUGS: Final = 20
-#: No planted bug may need more schedules than this; the one that hides best needs three quarters of it.
+#: No planted bug may need more schedules than this; the one that hides best needs about a quarter of it.
 FOUND_WITHIN: Final = 3_000
 
 #: Bugs that show even when nothing is interrupted; all others are right on a good day, or they would be no test.
