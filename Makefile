@@ -17,7 +17,7 @@ SYNCED := .venv/.synced
 PYTEST_OPTIONS ?=
 # Files side by side in two processes, each with a broker and a store of its own: most of a test is waiting for servers.
 TEST_PROCESSES ?= 2
-SIDE_BY_SIDE := -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## Say what there is to make.

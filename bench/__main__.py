@@ -7,6 +7,7 @@ the last event is in the totals, so they include the rebalance when the second w
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
 
-from bench.load import BOOK, events, prefill
+from bench.load import BOOK, RULES, events, prefill
 from bench.machine import Meter, processor
 from clickhouse.client import Store, parse_store_url
 from tests.processes import ROOT, ServerProcess, broker_process, store_process
@@ -100,6 +101,10 @@ def main(  # noqa: PLR0913 -- one argument per option
     faust_count: Annotated[int, typer.Option("--faust-events", help="Events for stock Faust, which is slow.")] = 50_000,
     workers: Annotated[int, typer.Option(help="Worker processes of the pipeline.")] = 2,
     latency_seconds: Annotated[int, typer.Option(help="How long 5,000 events/s are sent; 0 leaves it out.")] = 30,
+    alert_seconds: Annotated[int, typer.Option(help="How long 20,000 events/s are judged; 0 leaves it out.")] = 30,
+    with_judging: Annotated[
+        bool, typer.Option("--judging/--no-judging", help="What rules cost the count stage.")
+    ] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write the figures.")] = None,
 ) -> None:
     """Measure the pipeline and its peers."""
@@ -127,6 +132,15 @@ def main(  # noqa: PLR0913 -- one argument per option
             )
             bench.figures["latency"] = latency(bench, seconds=latency_seconds, rate=5_000, workers=workers)
             bench.stop_workers()
+        if alert_seconds:
+            note.print(f"Event to alert at 20,000 events/s for {alert_seconds} s.")
+            (bench.folder / "rules.yaml").write_text(RULES, encoding="utf-8")
+            bench.tally("catalog", "apply", str(bench.folder / "rules.yaml"))
+            bench.figures["alerts"] = latency(bench, seconds=alert_seconds, rate=20_000, workers=workers)
+            bench.stop_workers()
+        if with_judging:
+            note.print("The count stage with rules and without, 100,000 active keys.")
+            bench.figures["judging"] = judging(bench)
         bench.figures["conditions"] = {
             "cpus": psutil.cpu_count(),
             "load_1m_at_end": psutil.getloadavg()[0],
@@ -181,15 +195,15 @@ def steps(urls: list[str]) -> dict[str, float]:
     return {name: value for name, value in spent.items() if value}
 
 
-def waited(urls: list[str]) -> dict[float, float]:
-    """The histogram of the workers' own measurements, append to queryable: events by upper edge, cumulative."""
+def waited(urls: list[str], what: str = "queryable") -> dict[float, float]:
+    """The histogram of the workers' own measurements, append to queryable or alert: by upper edge, cumulative."""
     counts: dict[float, float] = {}
     with urllib3.PoolManager() as pool:
         for url in urls:
             text = pool.request("GET", url).data.decode()
             for family in text_string_to_metric_families(text):
                 for sample in family.samples:
-                    if sample.name == "tally_event_to_queryable_seconds_bucket":
+                    if sample.name == f"tally_event_to_{what}_seconds_bucket":
                         edge = float(sample.labels["le"])
                         counts[edge] = counts.get(edge, 0.0) + sample.value
     return counts
@@ -198,7 +212,9 @@ def waited(urls: list[str]) -> dict[float, float]:
 def quantile(counts: dict[float, float], share: float) -> float:
     """As Prometheus reckons it: by a straight line within the bucket."""
     below, lower = 0.0, 0.0
-    wanted = share * max(counts.values())
+    wanted = share * max(counts.values(), default=0.0)
+    if not wanted:
+        return 0.0
     for edge, count in sorted(counts.items()):
         if count >= wanted:
             return lower if edge == float("inf") else lower + (edge - lower) * (wanted - below) / (count - below)
@@ -213,7 +229,7 @@ def latency(bench: Bench, *, seconds: int, rate: int, workers: int) -> dict[str,
     ready = [when - started for when in bench.wait_until_ready()]
     with Meter(bench.pids()) as meter:
         waits, counted = _waits(bench, seconds=seconds, rate=rate)
-    inside = waited(bench.pages)
+    inside, alerts = waited(bench.pages), waited(bench.pages, "alert")
     return {
         "events_per_second": rate,
         "events": len(waits),
@@ -224,6 +240,9 @@ def latency(bench: Bench, *, seconds: int, rate: int, workers: int) -> dict[str,
         "max_seconds": waits[-1],
         "histogram_p50_seconds": quantile(inside, 0.5),
         "histogram_p99_seconds": quantile(inside, 0.99),
+        "alerts": max(alerts.values(), default=0.0),
+        "alert_p50_seconds": quantile(alerts, 0.5),
+        "alert_p99_seconds": quantile(alerts, 0.99),
         "cpu_us_per_event": {name: used / len(waits) * 1e6 for name, used in meter.cpu_seconds.items()},
         "memory_mib_over_time": {name: thinned(values) for name, values in meter.memory_mib.items()},
     }
@@ -256,6 +275,15 @@ def _waits(bench: Bench, *, seconds: int, rate: int) -> tuple[list[float], int]:
             at += 1
         waits.append(seen[at][0] - when)
     return sorted(waits), seen[-1][1]
+
+
+def judging(bench: Bench) -> dict[str, Any]:
+    """What rules cost the count stage, by a process of its own."""
+    command = [sys.executable, "-m", "bench.judging"]
+    environment = {**os.environ, "POLARS_MAX_THREADS": bench.environment["POLARS_MAX_THREADS"]}  # noqa: TID251 -- handed on
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, env=environment)  # noqa: S603 -- our own
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
 
 
 def peer(bench: Bench, module: str, count: int) -> dict[str, Any]:
@@ -323,6 +351,16 @@ def show(figures: dict[str, Any]) -> None:
     console.print(f"workers ready after {_seconds(figures['pipeline']['ready_seconds'])}", highlight=False)
     if "latency" in figures:
         _show_latency(console, figures["latency"])
+    if "alerts" in figures:
+        _show_latency(console, figures["alerts"])
+        alerts = figures["alerts"]
+        console.print(
+            f"{alerts['alerts']:,.0f} alerts, {alerts['alert_p50_seconds']:.2f} s (p50) and "
+            f"{alerts['alert_p99_seconds']:.2f} s (p99) after the broker took the event",
+            highlight=False,
+        )
+    for name, one in figures.get("judging", {}).items():
+        console.print(f"count stage, {name}: {one}", highlight=False)
     console.print(json.dumps(figures["conditions"]), highlight=False)
 
 

@@ -22,6 +22,15 @@ BOOK: Final = "price_book: bench\ncurrency: USD\nprices:\n" + "".join(
     for meter, price in (("input_tokens", price_in), ("cache_read_tokens", "0.075"), ("output_tokens", "10"))
 )
 
+#: Every key and project fires several times while the load lasts.
+RULES: Final = """
+rule_set: bench-rules
+rules:
+  - {id: key-hour, scope: api_key, measure: requests, window: hour, thresholds: [1, 10, 20, 50, 100, 200, 500, 1000]}
+  - {id: project-5m, scope: project, measure: requests, window: 5m, thresholds: [100, 500, 1000, 2000, 5000]}
+  - {id: project-day, scope: project, measure: cost, window: day, thresholds: ["1", "5", "10", "20", "50"]}
+"""
+
 
 def events(count: int, *, seed: int = 1, span_seconds: float = 7_200.0) -> Iterator[bytes]:
     """Structured CloudEvents; ids are unique, times lie in the last ``span_seconds``."""

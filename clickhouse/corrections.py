@@ -162,7 +162,7 @@ def check_corrections(store: Store, *, within: Sequence[Slice]) -> Check:
         odd += row["odd_corrections"]
         names += row["examples"]
     return Check(
-        check="corrections_follow_figures",
+        check="corrections_follow",
         ok=not odd,
         expected=str(corrections),
         found=str(corrections - odd),

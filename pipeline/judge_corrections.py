@@ -68,11 +68,15 @@ class CorrectedRows:
 
 
 class _Moved(NamedTuple):
-    """A window that one block moved: the row of its last corrected event, and by how much in units of 1e-12."""
+    """A window that one block moved: the row of its last corrected event, and by how much in units of 1e-12.
+
+    ``last`` is the last row of the block: it is judged as a whole.
+    """
 
     block: int
     key: Key
     row: int
+    last: int
     by: int
 
 
@@ -137,11 +141,12 @@ class CorrectionJudge:
         rows = self.rows
         starts = starts_of(grain, rows.times).tolist()
         keys = zip(rows.texts("block"), rows.texts("org"), rows.texts(scope.value), starts, strict=True)
+        last = {block: row for row, block in enumerate(rows.texts("block"))}
         moved: dict[tuple[int, Key], _Moved] = {}
         for row, (block, org, scope_id, start) in enumerate(keys):
             key = org, scope_id, start
             by = moved[block, key].by if (block, key) in moved else 0
-            moved[block, key] = _Moved(block, key, row, by + rows.numbers(MEASURE)[row])
+            moved[block, key] = _Moved(block, key, row, last[block], by + rows.numbers(MEASURE)[row])
         return sorted(moved.values(), key=lambda one: (one.block, one.key))
 
     def _turn(self, judged: Judged, moved: _Moved, before: int, said: dict[tuple[Key, int], _Said]) -> None:
@@ -163,7 +168,7 @@ class CorrectionJudge:
             said[moved.key, judged.limits[index]] = now
             self.turns.append(
                 Turn(
-                    row=moved.row,
+                    row=moved.last,
                     is_of_others=False,
                     transition=transition,
                     sequence=now.sequence,
@@ -179,6 +184,7 @@ class CorrectionJudge:
                     seen=(start,),
                     watermark=self.newest[org],
                     crossed=now.crossed,
+                    is_of_correction=True,
                 )
             )
 

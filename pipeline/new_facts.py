@@ -79,6 +79,7 @@ class NewFacts:
         self._columns: dict[str, Wide] = {}
         self._scope_keys: dict[Scope, tuple[Ids, NDArray[np.bool_]]] = {}
         self._order: dict[Scope, Rows] = {}
+        self._scope_rows: dict[Scope, tuple[Rows, Ids, Rows]] = {}
         self._texts: dict[str, list[Any]] = {}
         self._numbers: dict[str, list[int]] = {}
         orgs = events.get_column("org").unique()
@@ -132,17 +133,31 @@ class NewFacts:
 
     def groups(self, scope: Scope, grain: Grain, *, among: NDArray[np.bool_] | None = None) -> Groups:
         """The rows by window of this grain and scope; ``among`` limits them."""
-        keys, is_there = self.keys_of(scope)
-        rows = self._by_key(scope)
-        rows = rows[is_there[rows] if among is None else is_there[rows] & among[rows]]
-        keys, starts = keys[rows], starts_of(grain, self.times[rows])
-        if len(starts) and starts.min() != starts.max():
-            order = np.argsort(starts, kind="stable")
-            rows, keys, starts = rows[order], keys[order], starts[order]
-        is_first = np.ones(len(keys), dtype=np.bool_)
-        is_first[1:] = (keys[1:] != keys[:-1]) | (starts[1:] != starts[:-1])
-        firsts = np.flatnonzero(is_first)
+        rows, keys, firsts = self._of_scope(scope)
+        if among is not None and not among.all():
+            rows = rows[among[rows]]
+            keys = self.keys_of(scope)[0][rows]
+            firsts = _firsts(keys)
+        if not len(rows):
+            return Groups(rows, firsts, rows, keys)
+        # What is new mostly lies in one window: then groups are those of the scope, and nothing is sorted again.
+        first, last = starts_of(grain, np.array([self.times.min(), self.times.max()])).tolist()
+        if first == last:
+            return Groups(rows, firsts, np.full(len(firsts), first, dtype=np.int64), keys[firsts])
+        starts = starts_of(grain, self.times[rows])
+        order = np.argsort(starts, kind="stable")
+        rows, keys, starts = rows[order], keys[order], starts[order]
+        firsts = _firsts(keys, starts)
         return Groups(rows, firsts, starts[firsts], keys[firsts])
+
+    def _of_scope(self, scope: Scope) -> tuple[Rows, Ids, Rows]:
+        """The rows that have a value for the scope, by key; their keys; and where a key begins."""
+        if scope not in self._scope_rows:
+            keys, is_there = self.keys_of(scope)
+            rows = self._by_key(scope)
+            rows = rows[is_there[rows]]
+            self._scope_rows[scope] = rows, keys[rows], _firsts(keys[rows])
+        return self._scope_rows[scope]
 
     def column(self, name: str) -> Wide:
         """One of the sums that rules are made of, per row."""
@@ -199,6 +214,15 @@ class NewFacts:
     def crossing(self, row: int) -> tuple[str, str, int]:
         """Source, id and time of an event."""
         return self.texts("source")[row], self.texts("id")[row], int(self.times[row])
+
+
+def _firsts(*columns: NDArray[Any]) -> Rows:
+    """Where a value of sorted columns is another than that before it."""
+    is_first = np.ones(len(columns[0]), dtype=np.bool_)
+    is_first[1:] = False
+    for column in columns:
+        is_first[1:] |= column[1:] != column[:-1]
+    return np.flatnonzero(is_first)
 
 
 def _is_token() -> pl.Expr:

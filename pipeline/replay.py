@@ -16,9 +16,11 @@ from pipeline.block import Block
 from pipeline.conflicts import conflict_reject
 from pipeline.count import CountLimits, PartitionState, count, fresh
 from pipeline.decode import decode
-from pipeline.memory_store import MemoryStore
+from pipeline.memory_store import MemoryStore, as_state
 from pipeline.price import compile_catalog, price
+from pipeline.reprice import REPRICEABLE, reprice
 from pipeline.route import route
+from schemas.correction import Correction
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 RECORDS_PER_BATCH: Final = 10_000
 BLOCKS_PER_RUN: Final = 16
 BLOCK_BYTES_MAX: Final = 4 * 1024 * 1024
+
+_LONG_AGO: Final = "1970-01-01T00:00:00Z"
 
 Log = dict[int, list[Block]]
 
@@ -62,6 +66,7 @@ def replay(  # noqa: PLR0913 -- all that the outcome depends on
     limits: Limits,
     count_limits: CountLimits,
     rules: InForce | None = None,
+    restated_by: Sequence[PriceBook] = (),
 ) -> Outcome:
     """What these records come to.
 
@@ -72,14 +77,16 @@ def replay(  # noqa: PLR0913 -- all that the outcome depends on
         limits: how far an event's time may lie from its record's.
         count_limits: the dedupe horizon, and what memory may hold; only the horizon changes the outcome.
         rules: what is in force from the first block on; without it nothing is alerted.
+        restated_by: books by which all of it is restated at the end, as `tally reprice` does.
     """
     log, rejects = priced_log(records, books=books, partitions=partitions, limits=limits, rules=rules)
     store = MemoryStore()
     for partition, blocks in log.items():
         state = fresh(partition, next_block=0, limits=count_limits)
-        for start in range(0, len(blocks), BLOCKS_PER_RUN):
-            run = count(state, blocks[start : start + BLOCKS_PER_RUN], limits=count_limits)
-            state, _ = carry_out(run, store=store)
+        state = _counted(state, blocks, store=store, limits=count_limits)
+        if restated_by:
+            own = corrections_of(store, books=restated_by, partition=partition, next_block=state.next_block)
+            _counted(state, own, store=store, limits=count_limits)
     repeats = store.repeats()
     rejects = [*rejects, *_conflicts(repeats, records)]
     return Outcome(store.facts(), store.totals(), repeats, sorted(rejects, key=_coordinates), store.alerts())
@@ -114,6 +121,29 @@ def priced_log(
             blocks = log.setdefault(partition, [])
             blocks.append(Block(partition, len(blocks), timestamp_ms, value))
     return log, rejects
+
+
+def _counted(
+    state: PartitionState, blocks: Sequence[Block], *, store: MemoryStore, limits: CountLimits
+) -> PartitionState:
+    for start in range(0, len(blocks), BLOCKS_PER_RUN):
+        state, _ = carry_out(count(state, blocks[start : start + BLOCKS_PER_RUN], limits=limits), store=store)
+    return state
+
+
+def corrections_of(store: MemoryStore, *, books: Sequence[PriceBook], partition: int, next_block: int) -> list[Block]:
+    """The correction blocks by which `tally reprice` restates all facts of a partition, from ``next_block`` on."""
+    facts = [fact for fact in store.facts_now() if fact["block_partition"] == partition]
+    if not facts:
+        return []
+    repriced = reprice(store.frame(map(as_state, facts), REPRICEABLE), book=compile_catalog(books))
+    header = Correction(run="replay", books=", ".join(book.name for book in books), requested_at=_LONG_AGO).to_header()
+    messages = [
+        message
+        for topic, batch in repriced.changed.items()
+        for _, message in route(batch, partitions=1, topic=topic, block_bytes_max=BLOCK_BYTES_MAX)
+    ]
+    return [Block(partition, next_block + at, 0, message, correction=header) for at, message in enumerate(messages)]
 
 
 def carry_out(

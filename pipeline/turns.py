@@ -37,9 +37,14 @@ class Turn:
     seen: tuple[int, ...]
     watermark: int
     crossed: tuple[str, str, int]
+    is_of_correction: bool = False
 
     @property
     def order(self) -> tuple[object, ...]:
-        """Turns are told in the order of the log; at one place what ends first, then by rule, scope and limit."""
-        told = (self.judged.key, self.org, self.scope_id, self.limit)
+        """Turns are told in the order of the log; at one place what ends first, then by rule, scope and limit.
+
+        Corrections may turn several windows of a scope at one place; those of one are told together.
+        """
+        window = (self.start or 0) if self.is_of_correction else 0
+        told = (self.judged.key, self.org, self.scope_id, window, self.limit)
         return self.row, self.transition != "superseded", not self.is_of_others, *told

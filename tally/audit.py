@@ -32,6 +32,7 @@ from clickhouse.audit import (
 from clickhouse.client import Store
 from clickhouse.corrections import check_corrections
 from schemas.errors import AnswerIsNo, WrongUse
+from tally.alert_audit import check_alerts
 from tally.connect import store_address
 from tally.kafka import LogView as KafkaLog
 from tally.output import Format, FormatOption, counted, default_format, print_csv, print_json, print_line, print_table
@@ -133,6 +134,7 @@ def audit(  # noqa: PLR0913 -- the parts of one question
         facts_priced,
         check_corrections(store, within=within),
         *totals,
+        check_alerts(store, org=org, fence=fence),
     ]
     return Audit(checks, Figures(unaccounted_events, drift_cost), differing, fence)
 

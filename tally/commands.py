@@ -246,7 +246,7 @@ def catalog_apply(context: typer.Context, files: FilesArgument, form: FormatOpti
     try:
         applied = [done.answer() for done in apply(context.obj.settings(), files)]
     except RefusedCatalogError as error:
-        _refuse(error, "nothing was applied")
+        refuse(error, "nothing was applied")
     _print_changes(form, {"applied": applied}, applied)
 
 
@@ -259,11 +259,11 @@ def catalog_check(files: FilesArgument, form: FormatOption = None) -> None:
     try:
         checked = [change.answer() for change in check(files)]
     except RefusedCatalogError as error:
-        _refuse(error, "the files can't be applied")
+        refuse(error, "the files can't be applied")
     _print(form, {"ok": True, "found": checked}, checked, columns=["name", "kind", "state"])
 
 
-def _refuse(error: RefusedCatalogError, consequence: str) -> NoReturn:
+def refuse(error: RefusedCatalogError, consequence: str) -> NoReturn:
     """Every mistake on a line of its own, so that an editor can jump to it, then the sentence."""
     sys.stderr.writelines(f"{line}\n" for line in str(error).splitlines())
     raise WrongUse(f"{error.count} mistake{'s' if error.count > 1 else ''}: {consequence}.")

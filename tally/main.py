@@ -22,13 +22,14 @@ from tally.commands import Context, add_commands, examples
 
 #: In the order in which one needs them.
 ORDER: Final = (
-    *("broker", "store", "migrate", "catalog", "worker", "send", "drain", "report", "reprice", "audit"),
+    *("broker", "store", "migrate", "catalog", "rules", "worker", "send", "drain", "report", "reprice", "audit"),
     *("config", "up", "demo"),
 )
 #: Commands that live in the module that does the work: where, and what `tally --help` says of them.
 ELSEWHERE: Final = {
     "report": ("tally.report", "report_app", "Answers from what was counted; each says how complete it is."),
     "reprice": ("tally.reprice", "reprice_command", "Price counted events again, on purpose; shows what changes."),
+    "rules": ("tally.backtest", "rules_app", "Rules before they are in force."),
     "audit": ("tally.audit", "audit_command", "Prove that every record is accounted for and every total is right."),
 }
 

@@ -9,29 +9,50 @@ from __future__ import annotations
 
 import os
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+import hypothesis
 import pytest
 import urllib3
+from xdist.scheduler import LoadFileScheduling
 
 from tests.processes import broker_process, store_process
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+# How long an example takes depends on what else the machine does: no test fails because of a clock.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
+
+#: Files whose tests take long and share nothing: they are begun first, in this order, and given out one by one.
+LONG: Final = ("test_chaos.py", "test_simulator.py", "test_judge.py", "test_up.py", "test_demo.py")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first and one by one, then the files that need servers, then the others: no long one is left over."""
-    turns = ("chaos", "long", "servers")
+    """Long tests first, then the files that need servers, then the others: no long one is left for the end."""
 
     def turn(item: pytest.Item) -> int:
-        return next((at for at, name in enumerate(turns) if item.get_closest_marker(name)), len(turns))
+        if item.path.name in LONG:
+            return LONG.index(item.path.name)
+        return len(LONG) if item.get_closest_marker("servers") else len(LONG) + 1
 
     items.sort(key=turn)
-    for item in items:
-        if item.get_closest_marker("long") is None:
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+
+
+class SideBySide(LoadFileScheduling):  # type: ignore[misc]
+    """Gives out whole files, and the tests of long ones by themselves."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return nodeid if file.rpartition("/")[2] in LONG else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide | None:
+    """``--dist loadfile`` as it is meant here."""
+    return SideBySide(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 # The many short-lived brokers of the tests start with a third less CPU time when Java compiles only once, quickly.

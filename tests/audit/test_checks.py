@@ -110,10 +110,11 @@ def test_books_in_order_balance(counted: Counted) -> None:
         ("counted_once", "8", "8", ""),
         ("repeats_have_their_first", "0", "0", ""),
         ("facts_priced", "8", "8", ""),
-        ("corrections_follow_figures", "0", "0", ""),
+        ("corrections_follow", "0", "0", ""),
         ("totals_equal_facts", "4", "4", ""),
         ("quantities_equal_facts", "4", "4", ""),
         ("totals_not_behind", "4", "4", ""),
+        ("alerts_equal_rules", "0", "0", ""),
     ]
 
 
@@ -143,7 +144,7 @@ def _corrected_books(counted: Counted) -> Log:
 
 
 CHANGE_CORRECTION = "ALTER TABLE corrections_rows UPDATE {} WHERE revision = {} SETTINGS mutations_sync = 2"
-FOLLOWS = "corrections_follow_figures"
+FOLLOWS = "corrections_follow"
 
 DAMAGED_CORRECTIONS: dict[str, tuple[str, set[str]]] = {
     "the last correction is gone": (FORGET.format("corrections_rows", "revision = 2"), {SUMS, QUANTITIES}),

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.servers
-@pytest.mark.long
 def test_the_demo_balances_and_leaves_nothing(tmp_path: Path) -> None:
     """Exit 0, every figure what was sent, readable without a terminal; servers stopped, scratch folder gone."""
     before = {process.pid for process in psutil.Process().children(recursive=True)}
@@ -42,7 +41,6 @@ def test_the_demo_balances_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.servers
-@pytest.mark.long
 def test_the_demo_can_be_kept_and_looked_at_until_it_is_interrupted(tmp_path: Path) -> None:
     """`--keep` prints what another terminal needs; an interrupt stops all of it, and that is a good end."""
     variables = Tally({"TMPDIR": str(tmp_path)}).variables()
@@ -68,7 +66,6 @@ def test_the_demo_can_be_kept_and_looked_at_until_it_is_interrupted(tmp_path: Pa
 
 
 @pytest.mark.servers
-@pytest.mark.long
 def test_a_demo_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
     """Ctrl-C while the servers start: exit 130, no process and no folder left."""
     variables = Tally({"TMPDIR": str(tmp_path)}).variables()

@@ -24,6 +24,7 @@ COMMANDS = (
     "store",
     "migrate",
     "catalog",
+    "rules",
     "worker",
     "send",
     "drain",
@@ -65,9 +66,10 @@ def test_the_help_of_each_group_has_examples(tally: Tally, group: tuple[str, ...
 @pytest.mark.parametrize(
     "command",
     [
-        *(name for name in COMMANDS if name not in ("catalog", "report")),
+        *(name for name in COMMANDS if name not in ("catalog", "report", "rules")),
         *(f"catalog {name}" for name in ("apply", "check", "show")),
         *(f"report {name}" for name in REPORTS),
+        "rules backtest",
     ],
 )
 def test_the_help_of_each_command_has_examples_that_begin_with_it(tally: Tally, command: str) -> None:

@@ -16,7 +16,7 @@ from tests.processes import ServerProcess
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.servers, pytest.mark.long]
+pytestmark = pytest.mark.servers
 
 FREE = {
     "TALLY_KAFKA_BOOTSTRAP": "127.0.0.1:0",

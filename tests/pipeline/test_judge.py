@@ -51,7 +51,6 @@ def judged(seed: int, *, limits: CountLimits, store: MemoryStore, restarts: bool
     return said
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("how", ["remembers", "forgets", "restarts"])
 def test_the_judge_says_what_the_model_says(how: str) -> None:
     """Every transition with all its fields, in order, however the log is cut into blocks and the blocks into runs."""
@@ -84,7 +83,6 @@ def test_the_judge_says_what_the_model_says_for_a_whole_night() -> None:
         assert judged(seed, limits=LIMITS, store=MemoryStore()) == told(judged_log(seed)), f"seed {seed}"
 
 
-@pytest.mark.long
 def test_a_crash_between_any_two_steps_changes_no_alert() -> None:
     """What was published before a crash is published again alike; nothing else ever is, and nothing is missing."""
     crashes = 0

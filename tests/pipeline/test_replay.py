@@ -62,6 +62,28 @@ def test_replay_says_what_the_oracle_says(raw: list[Event], horizon: timedelta, 
     assert without_blocks(expected(log, horizon=horizon)) == without_blocks(_books(outcome))
 
 
+@given(raw=raw_events(), revisions=st.permutations((1, 2, 3)), partitions=st.integers(1, 2))
+@settings(max_examples=40, deadline=None)
+def test_restating_by_other_books_is_as_if_they_had_been_in_force(
+    raw: list[Event], revisions: list[int], partitions: int
+) -> None:
+    """Facts, totals and quantities come to the same; only price ids may stay, where the price is the same."""
+    restated, at_first = (
+        replay(
+            [make_record([event]) for event in raw],
+            books=[make_book(first)],
+            restated_by=[make_book(then)] if then else [],
+            partitions=partitions,
+            limits=EVENT_LIMITS,
+            count_limits=CountLimits(horizon=HORIZON),
+        )
+        for first, then in ((revisions[0], revisions[1]), (revisions[1], None))
+    )
+
+    assert restated.facts.drop("price_ids").equals(at_first.facts.drop("price_ids"))
+    assert restated.totals.drop("version").equals(at_first.totals.drop("version"))
+
+
 @given(raw=raw_events(), horizon=st.sampled_from((HORIZON, SHORT)))
 @settings(max_examples=20, deadline=None)
 def test_every_conflict_is_refused_and_nothing_else_of_valid_events(raw: list[Event], horizon: timedelta) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.conftest import LONG
 from tests.processes import ROOT, wait_until_gone
 
 if TYPE_CHECKING:
@@ -50,6 +51,25 @@ def test_a_skipped_test_counts_as_failed(tmp_path: Path, options: tuple[str, ...
         set(SKIPS) - {"test_no_skip.py"}
     )
     assert "skipped" in output
+
+
+def test_the_tests_of_a_file_stay_together_and_long_ones_come_first(tmp_path: Path) -> None:
+    """What a file's tests share is built once, in one of the processes."""
+    ran = tmp_path / "ran"
+    note = f"import pytest\ndef note(name, who):\n    open({str(ran)!r}, 'a').write(f'{{name}} {{who}}\\n')\n"
+    for file in ("a", "b", "c"):
+        tests = "".join(f"def test_{at}(worker_id): note('{file}', worker_id)\n" for at in range(5))
+        (tmp_path / f"test_{file}.py").write_text(note + tests)
+    long = "".join(f"def test_{at}(worker_id): note('long', worker_id)\n" for at in range(4))
+    (tmp_path / LONG[0]).write_text(note + long)
+
+    pytest_on(tmp_path, "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder").communicate(timeout=120)
+
+    lines = [tuple(line.split()) for line in ran.read_text().splitlines()]
+    assert len(lines) == 19
+    assert len({line for line in lines if line[0] == "long"}) == 2
+    assert len({line for line in lines if line[0] != "long"}) == 3
+    assert all(next(name for name, own in lines if own == who) == "long" for _, who in lines)
 
 
 @pytest.mark.servers

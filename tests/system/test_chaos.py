@@ -12,7 +12,7 @@ from tests.system.events import REASONS
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(1_800)]
+pytestmark = [pytest.mark.servers, pytest.mark.chaos, pytest.mark.timeout(1_800)]
 
 EVERY_FAULT: Final = {
     Fault.WORKER_KILLED: 3,
