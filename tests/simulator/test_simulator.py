@@ -11,7 +11,6 @@ from tests.simulator.processes import ROOT, reproduced_by, run_in_processes, sim
 from tests.simulator.schedules import Tally, run_schedules, trace_of
 from tests.simulator.setting import PLAIN, Setting
 
-
 SCHEDULES: Final = 20_000
 PARTS: Final = 5  # which can be played side by side
 SOAK_SCHEDULES: Final = 300_000
