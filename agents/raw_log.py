@@ -68,7 +68,14 @@ class RawLog:
         return {(place.topic, place.partition): (begins[place], ends[place]) for place in wanted}
 
     async def records(self, topic: str, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], RawRecord]:
-        """The records at these (partition, offset); those that Kafka no longer holds are left out."""
+        """The records at these (partition, offset); those that Kafka no longer holds are left out.
+
+        Each must have been read before: where nothing ever stood, or only an aborted record at the end of the log,
+        there would be nothing to wait for.
+
+        Raises:
+            BrokerUnavailable: nothing came within READ_SECONDS_MAX.
+        """
         wanted: dict[int, set[int]] = {}
         for partition, offset in places:
             wanted.setdefault(partition, set()).add(offset)
@@ -147,10 +154,10 @@ class RawLog:
         """Reads on from the first offset while the next ones are near; gives the offsets still to be sought."""
         wanted = set(offsets)
         while True:
-            answer = await asyncio.wait_for(self._reader.getmany(place, timeout_ms=2_000), READ_SECONDS_MAX)
+            answer = await self._reader.getmany(place, timeout_ms=int(READ_SECONDS_MAX * 1_000))
             records = answer.get(place, [])
-            if not records:
-                return offsets[1:]  # a hole at the first of them
+            if not records:  # a broker that is slow or away: what it holds must not be taken for gone
+                raise BrokerUnavailable(f"Kafka gave no record of {place.topic} partition {place.partition}.")
             for record in records:
                 if record.offset in wanted:
                     found[(place.partition, record.offset)] = RawRecord(
