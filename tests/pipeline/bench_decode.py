@@ -59,6 +59,7 @@ def _kinds(events: Sequence[dict[str, Any]]) -> dict[str, list[RawRecord]]:
         "with datacontenttype and traceparent": records(
             lambda _, event: {"datacontenttype": "application/json", "traceparent": "00-0af7651916cd43dd-01"} | event
         ),
+        "with a variant": records(lambda _, event: _with_data(event, variant={"service_tier": "flex", "batch": True})),
         "with three tags": records(lambda _, event: _with_data(event, tags={"team": "a", "region": "eu", "tier": "1"})),
         "decimal string and fractional quantities": records(
             lambda i, event: _with_data(event, usage={"seconds": "12.5", "gb_hours": 0.125 + i, "pages": 3})
