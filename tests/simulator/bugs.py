@@ -32,7 +32,6 @@ class Bug(Enum):
     HASH_ALONE = "a hash that is known makes a repeat"
     REPLAY_IS_DUPLICATE = "the same raw record again is recorded as a duplicate"
     CORRECTED_AGAIN = "a correction block that was produced twice counts twice"
-    CORRECTED_BEFORE_COUNTED = "a correction applies to a fact that stands behind it in the log"
     # Alerts.
     ACK_BEFORE_ALERTS = "blocks are acked before their alerts are stored and published"
     STORED_IS_PUBLISHED = "alerts that are stored already are not published again"
@@ -49,9 +48,15 @@ class Bug(Enum):
     ROUTED_BY_RAW_PARTITION = "a block goes to the partition that its raw records came from"
 
     @property
+    def is_in_corrections(self) -> bool:
+        """Whether it needs corrections that count: with it planted, much is restated."""
+        return self in _IN_CORRECTIONS
+
+    @property
     def is_in_pricing(self) -> bool:
         """Whether it shows in the log already."""
         return self in _IN_PRICING
 
 
 _IN_PRICING = {Bug.SENDS_PAST_UNRESOLVED, Bug.TIMEOUT_TAKEN_AS_SENT, Bug.ACK_BEFORE_SENT, Bug.ROUTED_BY_RAW_PARTITION}
+_IN_CORRECTIONS = {Bug.TOTALS_WITHOUT_CORRECTIONS}

@@ -55,8 +55,6 @@ def planted_in_stages(bug: Bug | None) -> Iterator[None]:
             patch.setattr(memory_store_module, "summed", _summed_without_corrections)
         if bug is Bug.CORRECTED_AGAIN:
             patch.setattr(correct_module, "_decided", _decided_by_block)
-        if bug is Bug.CORRECTED_BEFORE_COUNTED:
-            patch.setattr(correct_module, "_decided", _decided_at_any_place)
         yield
 
 
@@ -103,10 +101,6 @@ def _decided_by_block(before: pl.DataFrame, candidates: pl.DataFrame, *, runs: d
     apart = {block: run.model_copy(update={"run": f"{run.run} {block}"}) for block, run in runs.items()}
     decided = _DECIDED(before, candidates, runs=apart)
     return replace(decided, corrections=decided.corrections.with_columns(pl.col("run").str.split(" ").list.first()))
-
-
-def _decided_at_any_place(before: pl.DataFrame, candidates: pl.DataFrame, *, runs: dict[int, Correction]) -> Corrected:
-    return _DECIDED(before.with_columns(pl.lit(0, dtype=pl.UInt64).alias("block")), candidates, runs=runs)
 
 
 class LastWriteStays(ReplacingTable):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from tests.simulator.world import Record, Routed, World
 
 TICKS_MAX = 2_000
-#: How often the rules are edited, besides new revisions of prices.
+#: How often events are restated and rules edited, besides what the weather brings.
+RESTATED_PER_TICK = 0.05
 EDITED_PER_TICK = 0.05
 
 
@@ -143,6 +144,7 @@ class Pricing:
         self.world = world
         self.rng = rng
         self.bug = setting.bug
+        self._restates = setting.bug is not None and setting.bug.is_in_corrections
         self.log = Log()
         self.group = Group(RAW_PARTITIONS, takes_commits_of_zombies=setting.zombies_may_commit)
         self.revision = 1
@@ -209,6 +211,9 @@ class Pricing:
             self._append(*self._late.pop(rng.randrange(len(self._late))))
             self.counts["late_sends"] += 1
             self._note("a block that had timed out reaches the log")
+            return
+        if self._restates and self._weather is not CALM and rng.random() < RESTATED_PER_TICK:
+            self._restate()
             return
         if len(self.world.controls) > 1 and rng.random() < EDITED_PER_TICK:
             self._announce()
