@@ -10,8 +10,10 @@ import polars as pl
 import pytest
 
 from agents.answers import answer
+from clickhouse.corrections import insert_corrections
 from clickhouse.counting import insert_facts, insert_rows, insert_totals
 from pipeline.alert_steps import AlertQuestion, InsertAlerts, InsertControls
+from pipeline.correct import InsertCorrections
 from pipeline.count import InsertFacts, InsertTotals, fresh
 from pipeline.memory_store import MemoryStore
 from tests.pipeline.driving import LIMITS, steps_of
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.count import Step
 
 SEEDS = 25
-TABLES = ("facts_rows", "totals_rows", "alerts_rows", "control_rows")
+TABLES = ("facts_rows", "corrections_rows", "totals_rows", "alerts_rows", "control_rows")
 
 
 @pytest.mark.servers
@@ -61,6 +63,8 @@ class _SideBySide(MemoryStore):
         match step:
             case InsertFacts():
                 insert_facts(self._real, step.facts, step.hashes)
+            case InsertCorrections():
+                insert_corrections(self._real, step.corrections)
             case InsertTotals():
                 insert_totals(self._real, step.totals)
             case InsertAlerts():
