@@ -227,7 +227,7 @@ def test_a_broker_that_dies_meanwhile_is_exit_code_3(tmp_path: Path, settings: S
         mortal = installed.given(kafka_bootstrap=bootstrap)
         assert mortal("migrate", "--partitions", "2").code == 0
         sending = subprocess.Popen(
-            [sys.executable, "-m", "tally", "send", str(path), "--rate", "1000"],
+            [sys.executable, "-m", "tally", "send", str(path), "--rate", "200"],
             cwd=ROOT,
             env=mortal.given(connect_seconds="2").variables(),
             stdout=subprocess.PIPE,
