@@ -153,8 +153,8 @@ def run(settings: Settings, work: Coroutine[Any, Any, Answer]) -> Answer:
 
 
 def _report_unless_told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Aiokafka leaves futures behind whose exceptions nobody reads; the same exception was raised to us before."""
-    if not isinstance(context.get("exception"), kafka.KafkaError):
+    """Aiokafka leaves futures behind whose exceptions nobody reads; what broke the connection was raised to us before."""
+    if not isinstance(context.get("exception"), kafka.KafkaError | OSError):
         loop.default_exception_handler(context)
 
 
