@@ -153,7 +153,7 @@ def run(settings: Settings, work: Coroutine[Any, Any, Answer]) -> Answer:
 
 
 def _report_unless_told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Aiokafka leaves futures behind whose exceptions nobody reads; what broke the connection was raised to us before."""
+    """Aiokafka leaves futures behind whose exceptions nobody reads; what broke a connection was raised to us before."""
     if not isinstance(context.get("exception"), kafka.KafkaError | OSError):
         loop.default_exception_handler(context)
 
