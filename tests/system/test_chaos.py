@@ -87,7 +87,7 @@ def test_a_planted_bug_is_found(tmp_path: Path, bug: str, fault: Fault, aim: Aim
     entry = ("-m", "tests.system.planted", bug)
     plan = Plan(
         seed=11, workers=2, events=5_000, events_per_second=1_000, faults={fault: 1},
-        aim=aim, is_repeated=True, entry=entry,
+        aim=aim, is_repeated=True, entry=entry, has_rules=False,
     )  # fmt: skip
 
     verdict = judged(tmp_path, plan)
