@@ -6,10 +6,12 @@ Every question names a partition and a block ``before``: rows of that block and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
 
 if TYPE_CHECKING:
-    import polars as pl
+    from collections.abc import Iterator, Sequence
 
     from pipeline.window_times import Grain
     from schemas.rules import Scope
@@ -98,6 +100,17 @@ class PublishAlerts:
     """The same transitions for ``usage.alerts``, stored already."""
 
     alerts: pl.DataFrame
+
+
+#: More windows than this are asked for in several questions.
+WINDOWS_PER_QUESTION: Final = 100_000
+
+
+def windows_in_parts(wanted: Sequence[tuple[str, int]]) -> Iterator[pl.DataFrame]:
+    """Windows by org and start as ``AskSums`` takes them, a question's worth at a time."""
+    for first in range(0, len(wanted), WINDOWS_PER_QUESTION):
+        part = wanted[first : first + WINDOWS_PER_QUESTION]
+        yield pl.DataFrame(part, schema={"org": pl.String, "start": pl.Int64}, orient="row")
 
 
 AlertQuestion = AskInForce | AskNewest | AskSums | AskAlerts | AskLastFacts

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from pipeline.alert_steps import AskAlerts, AskSums
-from pipeline.measure import COST, FAILED, QUANTITY, REQUESTS, Judged, Sums
+from pipeline.alert_steps import AskAlerts, AskSums, windows_in_parts
+from pipeline.measure import COST, FAILED, QUANTITY, REQUESTS, Judged, Sums, units_of
 from pipeline.new_facts import NEVER
 from pipeline.page import Page, org_of
 from pipeline.turns import Turn
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 #: Floats may be off by a few parts in 1e16 per addition: nearer than this to a limit, exact numbers decide.
 MARGIN: Final = 1e-9
-#: More windows than this are asked for in several questions.
-WINDOWS_PER_QUESTION: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +112,7 @@ class CalendarJudge:
                     wanted.append((text, start))
             self.pages[scope, grain, start] = page.with_orgs(orgs)
         wanted.sort()
-        for first in range(0, len(wanted), WINDOWS_PER_QUESTION):
-            windows = pl.DataFrame(
-                wanted[first : first + WINDOWS_PER_QUESTION], schema={"org": pl.String, "start": pl.Int64}, orient="row"
-            )
+        for windows in windows_in_parts(wanted):
             sums = yield AskSums(
                 self.place.partition, self.place.before, scope, grain, windows, names=quantity_names(columns)
             )
@@ -175,7 +170,7 @@ class CalendarJudge:
     def _note_retracted(self, judged: Judged, alerts: pl.DataFrame, *, start: int) -> None:
         """An alert that was retracted may fire again, and counts on."""
         for alert in alerts.filter(pl.col("transition") == "retracted").iter_rows(named=True):
-            limit = judged.limits.index(int(alert["threshold"].scaleb(12)))
+            limit = judged.limits.index(units_of(alert["threshold"]))
             self.retracted[judged.key, alert["org"], alert["scope_id"], start, limit] = alert["sequence"]
 
     def _near(  # noqa: PLR0913 -- all that a value depends on

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from pipeline.alert_steps import AskAlerts, AskLastFacts, AskNewest, AskSums
-from pipeline.judge_calendar import WINDOWS_PER_QUESTION, answer_column, quantity_names
-from pipeline.measure import FAILED, NOTHING, REQUESTS, Judged, Sums
+from pipeline.alert_steps import AskAlerts, AskLastFacts, AskNewest, AskSums, windows_in_parts
+from pipeline.judge_calendar import answer_column, quantity_names
+from pipeline.measure import FAILED, NOTHING, REQUESTS, Judged, Sums, units_of
 from pipeline.turns import AT_CONTROL, Turn
 from pipeline.wide import exactly
-from pipeline.window_times import Grain, end_of, grain_of, rolling_start, start_of, step_us
+from pipeline.window_times import Grain, end_of, grain_of, micros, rolling_start, start_of, step_us
 from schemas.rules import Rule, Scope, Window
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
-    from datetime import datetime
 
     from pipeline.judge_calendar import Place
     from schemas.alerting import InForce
@@ -75,8 +74,8 @@ class ControlJudge:
         for alert in alerts.filter(pl.col("transition") == "fired").iter_rows(named=True):
             judged = rules[alert["rule"], alert["rule_revision"]]
             org, scope_id = alert["org"], alert["scope_id"]
-            limit = judged.limits.index(int(alert["threshold"].scaleb(12)))
-            start = None if alert["window_start"] is None else _micros(alert["window_start"])
+            limit = judged.limits.index(units_of(alert["threshold"]))
+            start = None if alert["window_start"] is None else micros(alert["window_start"])
             if not self._is_live(judged, org, start):
                 continue
             live = yield from self._live_of(judged)
@@ -92,13 +91,13 @@ class ControlJudge:
                     org=org,
                     scope_id=scope_id,
                     start=start,
-                    end=None if alert["window_end"] is None else _micros(alert["window_end"]),
+                    end=None if alert["window_end"] is None else micros(alert["window_end"]),
                     value=judged.shown(value),
                     highest=False,
                     grain=grain_of(judged.window),
                     seen=self._seen(judged, org),
                     watermark=self.newest[org],
-                    crossed=(alert["crossed_source"], alert["crossed_id"], _micros(alert["crossed_time"])),
+                    crossed=(alert["crossed_source"], alert["crossed_id"], micros(alert["crossed_time"])),
                 )
             )
 
@@ -168,12 +167,7 @@ class ControlJudge:
                 for start in self._seen(judged, org)
             ]
             answers: list[pl.DataFrame] = []
-            for first in range(0, len(wanted), WINDOWS_PER_QUESTION):
-                windows = pl.DataFrame(
-                    wanted[first : first + WINDOWS_PER_QUESTION],
-                    schema={"org": pl.String, "start": pl.Int64},
-                    orient="row",
-                )
+            for windows in windows_in_parts(wanted):
                 names = quantity_names((judged.amount,))
                 answer: pl.DataFrame = yield AskSums(
                     self.place.partition, self.place.before, judged.scope, grain, windows, names=names
@@ -222,7 +216,3 @@ def _summed(answers: Iterable[pl.DataFrame], judged: Judged) -> Live:
 def _of_org(rule: Rule) -> Rule:
     """The rule that would watch the org's own cost."""
     return rule.model_copy(update={"scope": Scope.ORG, "measure": "cost"})
-
-
-def _micros(moment: datetime) -> int:
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond

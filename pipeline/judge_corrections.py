@@ -9,16 +9,16 @@ and rolling windows were right when they were judged; their next evaluation sees
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from pipeline.alert_steps import AskAlerts, AskNewest, AskSums
+from pipeline.measure import units_of
 from pipeline.turns import Turn
 from pipeline.wide import exactly, wide_of
-from pipeline.window_times import Grain, end_of, starts_of
+from pipeline.window_times import Grain, end_of, micros, starts_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     Key = tuple[str, str, int]
 
 MEASURE: Final = "cost"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class CorrectedRows:
@@ -190,7 +189,7 @@ class CorrectionJudge:
 
     def _event(self, row: int) -> tuple[str, str, int]:
         source, event_id, time = self.rows.corrections.select("source", "id", "time").row(row)
-        return source, event_id, _micros(time)
+        return source, event_id, micros(time)
 
 
 def _is_watched(judged: Judged, key: Key) -> bool:
@@ -202,12 +201,8 @@ def _said(alerts: pl.DataFrame) -> dict[tuple[Key, int], _Said]:
     """The latest transition (ALERTS) by window and limit."""
     said: dict[tuple[Key, int], _Said] = {}
     for alert in alerts.iter_rows(named=True):
-        start = 0 if alert["window_start"] is None else _micros(alert["window_start"])
-        crossed = alert["crossed_source"], alert["crossed_id"], _micros(alert["crossed_time"])
-        key = (alert["org"], alert["scope_id"], start), int(alert["threshold"].scaleb(12))
+        start = 0 if alert["window_start"] is None else micros(alert["window_start"])
+        crossed = alert["crossed_source"], alert["crossed_id"], micros(alert["crossed_time"])
+        key = (alert["org"], alert["scope_id"], start), units_of(alert["threshold"])
         said[key] = _Said(alert["sequence"], is_fired=alert["transition"] == "fired", crossed=crossed)
     return said
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from pipeline.alert_steps import AskAlerts, AskSums
-from pipeline.judge_calendar import MARGIN, WINDOWS_PER_QUESTION, orgs_watched, put_sums, quantity_names, sums_at
+from pipeline.alert_steps import AskAlerts, AskSums, windows_in_parts
+from pipeline.judge_calendar import MARGIN, orgs_watched, put_sums, quantity_names, sums_at
 from pipeline.judge_memory import Rolling, RollingState
-from pipeline.measure import COST, NOTHING, Judged, Sums
+from pipeline.measure import COST, NOTHING, Judged, Sums, units_of
 from pipeline.new_facts import NEVER
 from pipeline.page import Page, org_of
 from pipeline.turns import Turn
 from pipeline.wide import approximately, exactly
-from pipeline.window_times import Grain, grain_of, rolling_start, start_of, starts_of, step_us
+from pipeline.window_times import LENGTH_US, Grain, grain_of, micros, rolling_start, start_of, starts_of, step_us
 from schemas.rules import Scope
 
 if TYPE_CHECKING:
@@ -125,7 +125,6 @@ class RollingJudge:
         columns: Sequence[str],
         length: int,
     ) -> Generator[Any, Any, None]:
-        _scope, _grain = family
         rolling = self.rolling.get(family, Rolling())
         codes = self.facts.orgs if among is None else self.facts.orgs[among]
         missing = sorted({self.facts.org_texts[code] for code in np.unique(codes).tolist()} - rolling.orgs)
@@ -138,7 +137,7 @@ class RollingJudge:
     def _within_reach(self, grain: Grain, length: int, among: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         """The facts that any window still to come may hold."""
         facts = self.facts
-        oldest = starts_of(grain, facts.newest_after) - (length - 1) * _length(grain)
+        oldest = starts_of(grain, facts.newest_after) - (length - 1) * LENGTH_US[grain]
         is_near: NDArray[np.bool_] = facts.times >= oldest
         return is_near if among is None else is_near & among
 
@@ -214,7 +213,7 @@ class RollingJudge:
         steps = self._before[Scope.ORG, grain].steps
         key = self.memory.keys.pairs(*_columns([(org, org)]))
         whole = 0
-        for step in range(rolling_start(judged.window, last), first + 1, _length(grain)):
+        for step in range(rolling_start(judged.window, last), first + 1, LENGTH_US[grain]):
             page = steps.get(step)
             at = -1 if page is None else int(page.places(key)[0])
             if page is not None and at >= 0:
@@ -347,7 +346,7 @@ class RollingJudge:
         """Forgets steps that no window of the partition's newest events reaches, and the orgs that stopped before."""
         if not self.facts.height or not rolling.steps:
             return rolling
-        size = _length(grain)
+        size = LENGTH_US[grain]
         oldest = start_of(grain, int(self.facts.newest_after.max())) - 2 * length * size
         if min(rolling.steps) >= oldest:
             return rolling
@@ -384,14 +383,11 @@ def load_rolling(  # noqa: PLR0913 -- whose steps, and how far back
     if not orgs:
         return rolling
     steps = dict(rolling.steps)
-    size = _length(grain)
+    size = LENGTH_US[grain]
     wanted = [
         (org, start_of(grain, memory.newest[org]) - back * size) for org in orgs for back in range(length - 1, -1, -1)
     ]
-    for first in range(0, len(wanted), WINDOWS_PER_QUESTION):
-        windows = pl.DataFrame(
-            wanted[first : first + WINDOWS_PER_QUESTION], schema={"org": pl.String, "start": pl.Int64}, orient="row"
-        )
+    for windows in windows_in_parts(wanted):
         sums: pl.DataFrame = yield AskSums(
             place.partition, place.before, scope, grain, windows, names=quantity_names(columns)
         )
@@ -399,8 +395,8 @@ def load_rolling(  # noqa: PLR0913 -- whose steps, and how far back
             page = _emptied(steps.get(start, Page()), memory, own)
             steps[start] = put_sums(page, memory, own, columns=columns)
     bounds = dict(rolling.bounds)
-    for judged in rules:
-        bounds[judged.window] = _bounds_of(judged, bounds.get(judged.window, Page()), steps.values())
+    for window, amount in dict.fromkeys((judged.window, judged.amount) for judged in rules):
+        bounds[window] = _bounds_of(amount, bounds.get(window, Page()), steps.values())
     states = {rule: dict(own) for rule, own in rolling.states.items()}
     if rules:
         alerts = yield AskAlerts(
@@ -429,13 +425,15 @@ def _emptied(page: Page, memory: JudgeMemory, sums: pl.DataFrame) -> Page:
     return replace(page, columns=columns)
 
 
-def _bounds_of(judged: Judged, page: Page, steps: Iterable[Page]) -> Page:
-    """Sums over all steps that are there: more than any window holds."""
+def _bounds_of(amount: str, page: Page, steps: Iterable[Page]) -> Page:
+    """The bounds set to sums over all steps that are there: more than any window holds."""
     there = list(steps)
     keys, place_of = np.unique(np.concatenate([_NO_KEYS, *(step.keys for step in there)]), return_inverse=True)
-    amounts = [np.zeros(0), *(approximately(step.wide(judged.amount)) for step in there)]
-    sums = _summed(place_of, np.concatenate(amounts), length=len(keys))
-    return _raised(page, keys, judged.amount, sums)
+    amounts = [np.zeros(0), *(approximately(step.wide(amount)) for step in there)]
+    page, places = page.with_keys(keys)
+    column = page.flat(_UPPER + amount, np.float64).copy()
+    column[places] = _summed(place_of, np.concatenate(amounts), length=len(keys))
+    return page.with_column(_UPPER + amount, column)
 
 
 def _summed(place_of: NDArray[np.int64], amounts: NDArray[np.float64], *, length: int) -> NDArray[np.float64]:
@@ -455,10 +453,10 @@ def _states_of(judged: Judged, alerts: pl.DataFrame) -> dict[str, dict[tuple[str
     limits = {limit: index for index, limit in enumerate(judged.limits)}
     own = alerts.filter((pl.col("rule") == judged.rule.id) & (pl.col("rule_revision") == judged.rule.revision))
     for alert in own.sort("window_start").iter_rows(named=True):
-        index = limits.get(int(alert["threshold"].scaleb(12)))
+        index = limits.get(units_of(alert["threshold"]))
         if index is None:
             continue
-        start = int(alert["window_start"].timestamp()) * 1_000_000
+        start = micros(alert["window_start"])
         state = RollingState(start, alert["sequence"], is_firing=alert["transition"] == "fired")
         of_org = states.setdefault(alert["org"], {})
         known = of_org.get((alert["scope_id"], index))
@@ -504,10 +502,6 @@ def rolling_turn(  # noqa: PLR0913 -- what a turn is made of
         watermark=watermark,
         crossed=crossed,
     )
-
-
-def _length(grain: Grain) -> int:
-    return 60_000_000 if grain is Grain.MINUTE else 3_600_000_000
 
 
 def _columns(pairs: Sequence[tuple[str, str]]) -> tuple[pl.Series, pl.Series]:

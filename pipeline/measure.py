@@ -6,12 +6,12 @@ Values are fractions of integers in units of 1e-12; nothing here is rounded, exc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pipeline.decimal_columns import UNITS
-from schemas.rules import PROJECTED_METHOD
+from schemas.rules import PROJECTED_AFTER, PROJECTED_METHOD
 
 if TYPE_CHECKING:
     from schemas.rules import Rule, Scope, Window
@@ -24,8 +24,9 @@ QUANTITY: Final = "quantity:"
 
 #: A firing rolling alert ends under this many hundredths of its threshold (contract, rules).
 RESOLVED_UNDER_PERCENT: Final = 98
-#: A cost is projected once this part of its window has passed: one tenth.
-PROJECTED_AFTER: Final = 10
+
+#: More digits than Decimal(38, 12) has; Python keeps 28 by default.
+_EXACT: Final = Context(prec=76)
 
 _AMOUNTS: Final = {
     "cost": COST,
@@ -127,7 +128,7 @@ class Judged:
     @cached_property
     def limits(self) -> tuple[int, ...]:
         """The limits in units of 1e-12, ascending."""
-        return tuple(int(limit.scaleb(12)) for limit, _ in self.rule.limits)
+        return tuple(units_of(limit) for limit, _ in self.rule.limits)
 
     @cached_property
     def min_requests(self) -> int:
@@ -146,7 +147,7 @@ class Judged:
         if self.is_share:
             return Value(sums.amount * UNITS, org_amount) if org_amount else None
         if self.is_projected:
-            is_early = elapsed_us * PROJECTED_AFTER < length_us
+            is_early = elapsed_us < PROJECTED_AFTER * length_us
             return None if is_early else Value(sums.amount * length_us, elapsed_us)
         return Value(sums.amount, 1)
 
@@ -172,12 +173,11 @@ class Judged:
         return value.units
 
 
+def units_of(amount: Decimal) -> int:
+    """A decimal of up to 12 decimals in units of 1e-12; ``decimal`` gives it back."""
+    return int(amount.scaleb(12, context=_EXACT))
+
+
 def decimal(units: int) -> Decimal:
     """Units of 1e-12 as a decimal."""
-    return Decimal(units).scaleb(-12) if -(10**28) < units < 10**28 else _wide_decimal(units)
-
-
-def _wide_decimal(units: int) -> Decimal:
-    sign = "-" if units < 0 else ""
-    whole, rest = divmod(abs(units), UNITS)
-    return Decimal(f"{sign}{whole}.{rest:012d}")
+    return Decimal(units).scaleb(-12, context=_EXACT)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from pipeline.alert_steps import AlertQuestion, AskAlerts, AskInForce, AskLastFacts, AskNewest, AskSums
-from pipeline.window_times import Grain
+from pipeline.window_times import Grain, micros
 from schemas.alerting import ALERTS, LAST_FACTS, NEWEST, WINDOW_SUMS, InForce
 from schemas.frames import MEMO_METERS
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 Row = Mapping[str, Any]
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def alert_answer(
@@ -50,7 +47,7 @@ def _newest(question: AskNewest, facts: Sequence[Row]) -> pl.DataFrame:
     newest: dict[str, int] = {}
     for fact in facts:
         if question.orgs is None or fact["org"] in question.orgs:
-            newest[fact["org"]] = max(_micros(fact["time"]), newest.get(fact["org"], -(1 << 62)))
+            newest[fact["org"]] = max(micros(fact["time"]), newest.get(fact["org"], -(1 << 62)))
     return pl.DataFrame(sorted(newest.items()), schema=NEWEST, orient="row")
 
 
@@ -94,7 +91,7 @@ def _latest(question: AskAlerts, alerts: Sequence[Row]) -> pl.DataFrame:
 
 
 def _is_wanted(question: AskAlerts, alert: Row) -> bool:
-    start = 0 if alert["window_start"] is None else _micros(alert["window_start"])
+    start = 0 if alert["window_start"] is None else micros(alert["window_start"])
     if question.starts is not None:
         return start in question.starts
     return alert["transition"] == "fired" or start >= question.since
@@ -106,9 +103,9 @@ def _last(question: AskLastFacts, facts: Sequence[Row]) -> pl.DataFrame:
     for fact in sorted(facts, key=lambda row: (row["block"], row["partition"], row["offset"], row["index"])):
         key = fact["org"], fact[question.scope.value]
         start, end = spans.get(key, (0, 0))
-        if start <= _micros(fact["time"]) < end:
+        if start <= micros(fact["time"]) < end:
             last[key] = fact
-    rows = [(*key, fact["source"], fact["id"], _micros(fact["time"])) for key, fact in sorted(last.items())]
+    rows = [(*key, fact["source"], fact["id"], micros(fact["time"])) for key, fact in sorted(last.items())]
     return pl.DataFrame(rows, schema=LAST_FACTS, orient="row")
 
 
@@ -117,15 +114,15 @@ def grain_start(grain: Grain, time: datetime) -> int:
     midnight = time.replace(hour=0, minute=0, second=0, microsecond=0)
     match grain:
         case Grain.MINUTE:
-            return _micros(time.replace(second=0, microsecond=0))
+            return micros(time.replace(second=0, microsecond=0))
         case Grain.HOUR:
-            return _micros(time.replace(minute=0, second=0, microsecond=0))
+            return micros(time.replace(minute=0, second=0, microsecond=0))
         case Grain.DAY:
-            return _micros(midnight)
+            return micros(midnight)
         case Grain.WEEK:
-            return _micros(midnight - timedelta(days=midnight.weekday()))
+            return micros(midnight - timedelta(days=midnight.weekday()))
         case Grain.MONTH:
-            return _micros(midnight.replace(day=1))
+            return micros(midnight.replace(day=1))
         case Grain.TOTAL:
             return 0
 
@@ -141,7 +138,3 @@ def _is_token(meter: str, name: str) -> bool:
 def _added(amounts: Any) -> Decimal:  # noqa: ANN401 -- any iterable of decimals
     with localcontext(prec=76):
         return sum(amounts, Decimal(0))
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND

@@ -7,7 +7,7 @@ calendar windows themselves, and the steps of the rolling ones.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +26,8 @@ DAY_US: Final = 24 * HOUR_US
 WEEK_US: Final = 7 * DAY_US
 #: 1970 began on a Thursday: its first week on the Monday before.
 _FIRST_MONDAY_US: Final = -3 * DAY_US
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Grain(StrEnum):
@@ -39,7 +41,8 @@ class Grain(StrEnum):
     TOTAL = "total"
 
 
-_LENGTH_US: Final = {Grain.MINUTE: MINUTE_US, Grain.HOUR: HOUR_US, Grain.DAY: DAY_US}
+#: Of grains that are always equally long.
+LENGTH_US: Final = {Grain.MINUTE: MINUTE_US, Grain.HOUR: HOUR_US, Grain.DAY: DAY_US}
 
 
 def grain_of(window: Window) -> Grain:
@@ -60,7 +63,7 @@ def starts_of(grain: Grain, times: Times) -> Times:
             months = times.astype("datetime64[us]").astype("datetime64[M]")
             return months.astype("datetime64[us]").astype(np.int64)
         case _:
-            return times - times % _LENGTH_US[grain]
+            return times - times % LENGTH_US[grain]
 
 
 def start_of(grain: Grain, time_us: int) -> int:
@@ -76,7 +79,7 @@ def end_of(grain: Grain, start_us: int) -> int:
         case Grain.MONTH:
             return start_of(grain, start_us + 32 * DAY_US)
         case _:
-            return start_us + _LENGTH_US[grain]
+            return start_us + LENGTH_US[grain]
 
 
 def step_us(window: Window) -> int:
@@ -87,6 +90,11 @@ def step_us(window: Window) -> int:
 def rolling_start(window: Window, newest_step_us: int) -> int:
     """The first microsecond of the rolling window whose last step begins at ``newest_step_us``."""
     return newest_step_us - (window.steps - 1) * step_us(window)
+
+
+def micros(moment: datetime) -> int:
+    """The instant in microseconds since 1970; ``instant`` gives it back."""
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def instant(time_us: int) -> datetime:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.measure import Judged, Sums, Value
+from pipeline.measure import Judged, Sums, Value, decimal, units_of
 from pipeline.memory_alerts import grain_start
 from pipeline.page import Keys, Page, org_of
 from pipeline.wide import approximately, exactly, group_sums, plus, wide_of
@@ -137,3 +137,9 @@ def test_a_limit_is_crossed_at_or_above_it_and_below_strictly() -> None:
 
 def _rule(**said: object) -> Rule:
     return Rule.model_validate({"id": "r", "revision": 1, "scope": "project", "window": "day", **said})
+
+
+@given(number=st.integers(-(10**37), 10**37))
+def test_units_and_decimals_are_the_same_number(number: int) -> None:
+    """To the last digit, for all that Decimal(38, 12) holds: a limit of 31 digits is not rounded to Python's 28."""
+    assert units_of(decimal(number)) == number
