@@ -17,6 +17,8 @@ from schemas.frames import MEMO_METERS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pyarrow as pa
+
     from clickhouse.client import Store
 
 HOUR_SECONDS: Final = 3_600
@@ -85,15 +87,29 @@ def window_sums(  # noqa: PLR0913 -- the question's own parts
     }
     if grain == "minute":
         asked |= {"to_seconds": max(starts) // _MICRO + 60, "in_hours": False, "ahead_orgs": [], "ahead_hours": []}
-        return _sums(store, "window_sums_of_facts", asked)
-    ahead = store.rows(query("hours_ahead"), asked)
-    asked |= {"ahead_orgs": [row["org"] for row in ahead], "ahead_hours": [row["hour_seconds"] for row in ahead]}
-    sums = _sums(store, "window_sums", asked)
+        return _sums(store.arrow(query("window_sums_of_facts"), asked))
+    settled, ahead = _settled_sums(store, asked, before=before)
     if not ahead:
-        return sums
-    hours = asked["ahead_hours"]
-    spans = {"in_hours": True, "from_seconds": min(hours), "to_seconds": max(hours) + HOUR_SECONDS}
-    return _added([sums, _sums(store, "window_sums_of_facts", {**asked, **spans})], names=names)
+        return settled
+    hours = [row["hour_seconds"] for row in ahead]
+    asked |= {"ahead_orgs": [row["org"] for row in ahead], "ahead_hours": hours, "in_hours": True}
+    asked |= {"from_seconds": min(hours), "to_seconds": max(hours) + HOUR_SECONDS}
+    return _added([settled, _sums(store.arrow(query("window_sums_of_facts"), asked))], names=names)
+
+
+def _settled_sums(store: Store, asked: dict[str, Any], *, before: int) -> tuple[pl.DataFrame, Sequence[dict[str, Any]]]:
+    """The sums by totals without the hours that a later block wrote, and these hours.
+
+    It takes two looks, and between them somebody may write: the new owner of the partition while this worker sleeps,
+    or a late write of the old one. What the second look shows of a later block is not believed; one looks again, and
+    sees it in the first.
+    """
+    while True:
+        ahead = store.rows(query("hours_ahead"), asked)
+        hours = {"ahead_orgs": [row["org"] for row in ahead], "ahead_hours": [row["hour_seconds"] for row in ahead]}
+        answer = store.arrow(query("window_sums"), {**asked, **hours})
+        if not answer.num_rows or answer.column("last_block").to_numpy().max() < before:
+            return _sums(answer), ahead
 
 
 def latest_alerts(  # noqa: PLR0913 -- the question's own parts
@@ -146,8 +162,7 @@ def last_facts(store: Store, *, partition: int, before: int, scope: str, spans: 
     return framed(answer.rename_columns([names.get(name, name) for name in answer.column_names]), LAST_FACTS)
 
 
-def _sums(store: Store, name: str, asked: dict[str, Any]) -> pl.DataFrame:
-    answer = store.arrow(query(name), asked)
+def _sums(answer: pa.Table) -> pl.DataFrame:
     return framed(answer.rename_columns([column.removesuffix("_sum") for column in answer.column_names]), WINDOW_SUMS)
 
 

@@ -1,5 +1,5 @@
--- What do the windows of these scopes hold, by the hourly totals? Hours in ahead_* were written by a later block and are
--- summed up from the facts instead (window_sums_of_facts).
+-- What do the windows of these scopes hold, by the hourly totals, and which block wrote last of what was summed up? Hours
+-- in ahead_* were written by a later block and are summed up from the facts instead (window_sums_of_facts).
 SELECT
     org,
     scope_id AS id,
@@ -28,7 +28,8 @@ SELECT
             ),
             {names:Array(String)}
         )
-    ) AS quantities_sum
+    ) AS quantities_sum,
+    max(version) AS last_block
 FROM totals_rows FINAL
 WHERE block_partition = {block_partition:Int32}
     AND org IN {orgs:Array(String)}
