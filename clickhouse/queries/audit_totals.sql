@@ -28,6 +28,7 @@ WITH
                     + toInt128(cityHash64('events', meter, name)),
                 meters, names, states, quantities, costs
             ) AS quantities_print,
+            sign * cost_units AS signed_cost_units,
             time,
             change_block AS block,
             transform(block_partition, {partitions:Array(Int32)}, {fences:Array(UInt64)}, toUInt64(0)) AS fence
@@ -84,7 +85,7 @@ WITH
         FROM
         (
             SELECT
-                lane, sums_print, quantities_print, cost_units, fence,
+                lane, sums_print, quantities_print, signed_cost_units AS cost_units, fence,
                 time AS newest_fact, toDateTime64(0, 6, 'UTC') AS newest_in_total,
                 block + 1 AS blocks_until, 0 AS total_until, 0 AS has_odd_costs
             FROM facts

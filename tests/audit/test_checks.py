@@ -167,6 +167,7 @@ def test_corrected_books_balance(counted: Counted) -> None:
     found = audited(counted, _corrected_books(counted))
 
     assert failed(found) == set()
+    assert found.figures == checks.Figures()
     assert detail(found, FOLLOWS) == ""
 
 
