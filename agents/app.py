@@ -244,11 +244,13 @@ class Pipeline:
         consumer = self.app.consumer
         if not isinstance(consumer, ChunkConsumer):
             return
+        lags = {}
         for tp in list(consumer.assignment()):
             highwater = consumer.highwater(tp)
             committed = consumer._committed_offset.get(tp)  # noqa: SLF001 -- Faust keeps it for itself
             if highwater is not None:
-                self._metrics.lag_records.labels(tp.topic, tp.partition).set(max(0, highwater - (committed or 0)))
+                lags[tp.topic, tp.partition] = max(0, highwater - (committed or 0))
+        self._metrics.show_lags(lags)
         self._metrics.last_commit.set(self.app.committed_at)
         for topic in (self._wiring.topics.events, self._wiring.topics.priced):
             oldest = consumer.oldest_inflight_timestamp(topic)

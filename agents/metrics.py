@@ -18,7 +18,7 @@ from schemas.published import TRANSITIONS
 from schemas.rejects import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -143,3 +143,15 @@ class Metrics:
             self.alerts.labels(transition)
         for step in STEPS:
             self.step_cpu.labels(step)
+        self._lagging: set[tuple[str, int]] = set()
+
+    def show_lags(self, lags: Mapping[tuple[str, int], int]) -> None:
+        """Sets the lag in records of the (topic, partition)s that this worker has, and takes back all others.
+
+        A partition that went to another worker would keep its last lag here for ever, and sums over workers be wrong.
+        """
+        for topic, partition in self._lagging - lags.keys():
+            self.lag_records.remove(topic, str(partition))
+        for (topic, partition), records in lags.items():
+            self.lag_records.labels(topic, partition).set(records)
+        self._lagging = set(lags)
