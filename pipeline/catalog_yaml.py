@@ -23,8 +23,9 @@ from ruamel.yaml.events import (
     SequenceEndEvent,
     SequenceStartEvent,
 )
+from ruamel.yaml.reader import ReaderError
 
-from schemas.catalog_file import CatalogError, Mistake
+from schemas.catalog_file import CatalogError, Mistake, place_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,24 +129,29 @@ def read_yaml(text: str, *, mistakes: Mistakes) -> Node:
         CatalogError: it is no YAML, too large or too deep, or has anything but exactly one document.
     """
     if len(text) > FILE_BYTES_MAX or len(text.encode(errors="surrogatepass")) > FILE_BYTES_MAX:
-        mistakes.stop((0, 0), f"the file is larger than {FILE_BYTES_MAX} bytes: split it into several books")
+        mistakes.stop((1, 1), f"the file is larger than {FILE_BYTES_MAX} bytes: split it into several books")
     events: Iterator[Event] = YAML(typ="safe", pure=True).parse(text)
     try:
         return _read_document(events, mistakes)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         hint = '; write "*" in quotes' if "alias" in (error.context or "") else ""
         mistakes.stop(place, f"this is no YAML: {error.problem or error.context}{hint}")
-    except YAMLError as error:  # a character that YAML forbids
-        mistakes.stop((0, 0), f"this is no YAML: {' '.join(str(error).split())}")
+    except ReaderError as error:  # a character that YAML forbids
+        mistakes.stop(
+            place_after(text[: error.position]),
+            f"this is no YAML: the character U+{error.character:04X} is not allowed in it",
+        )
+    except YAMLError as error:
+        mistakes.stop((1, 1), f"this is no YAML: {' '.join(str(error).split())}")
 
 
 def _read_document(events: Iterator[Event], mistakes: Mistakes) -> Node:
     documents = (event for event in events if not isinstance(event, DocumentEndEvent))
     next(documents)  # the stream starts
     if not isinstance(next(documents), DocumentStartEvent):
-        mistakes.stop((0, 0), "the file is empty: it needs a `price_book`, `rules`, or both")
+        mistakes.stop((1, 1), "the file is empty: it needs a `price_book`, `rules`, or both")
     root = _read_node(next(documents), documents, mistakes, depth=1)
     after = next(documents)
     if isinstance(after, DocumentStartEvent):

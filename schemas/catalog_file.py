@@ -60,6 +60,12 @@ class CatalogError(ValueError):
         ]
 
 
+def place_after(text: str) -> tuple[int, int]:
+    """Line and column, counted from 1, of the character that follows the text."""
+    lines = text.split("\n")
+    return len(lines), len(lines[-1]) + 1
+
+
 def check_in_force(books: Iterable[PriceBook], rule_sets: Iterable[RuleSet] = (), *, filename: str = "catalog") -> None:
     """Checks what no single file can: that the books and rule sets which will be in force together agree.
 

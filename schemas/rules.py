@@ -169,7 +169,7 @@ class Rule(BaseModel):
         largest = max(limits, default=0)
         if info.field_name == "percent" and largest > PERCENT_MAX:
             raise mistake(f"has a percentage above {PERCENT_MAX}")
-        if info.field_name == "below" and largest > 1:
+        if info.field_name == "below" and info.data.get("measure") == "success_rate" and largest > 1:
             raise mistake('has a success rate above 1: 95 % is written as "0.95"')
         if info.field_name == "thresholds" and info.data.get("measure") == "share" and largest > 1:
             raise mistake('has a share above 1: 80 % is written as "0.8"')

@@ -34,7 +34,7 @@ from agents.catalog_follower import (
 from clickhouse.catalog import newest_revisions, stored_revision, write_revision
 from pipeline.catalog import load_catalog_file
 from schemas.alerting import InForce
-from schemas.catalog_file import CatalogError
+from schemas.catalog_file import CatalogError, Mistake, place_after
 from schemas.catalog_values import read_instant, write_instant
 from schemas.errors import BrokerUnavailable, WrongUse
 from schemas.period_prices import with_ids
@@ -80,12 +80,19 @@ def load_files(paths: Sequence[Path]) -> list[CatalogFile]:
         except CatalogError as error:
             refused.append(error)
         except UnicodeDecodeError as error:
-            raise WrongUse(f"{path} is not UTF-8 text: write it as UTF-8.") from error
+            refused.append(_no_utf8(path, error))
         except OSError as error:
             raise WrongUse(f"{path} can't be read ({error.strerror}): name a YAML file of prices or rules.") from error
     if refused:
         raise RefusedCatalogError(refused)
     return files
+
+
+def _no_utf8(path: Path, error: UnicodeDecodeError) -> CatalogError:
+    line, column = place_after(error.object[: error.start].decode())
+    byte = error.object[error.start]
+    sentence = f"the byte 0x{byte:02x} is not UTF-8: write the file as UTF-8"
+    return CatalogError(filename=str(path), mistakes=[Mistake(line, column, sentence)])
 
 
 def check(paths: Sequence[Path]) -> list[Change]:

@@ -149,6 +149,17 @@ def test_all_mistakes_of_all_files_are_printed_and_nothing_is_applied(
     assert written(settings) == {"log": [], "controls": [], "catalog": [], "prices": []}
 
 
+def test_a_file_in_another_encoding_is_refused_with_its_place(tally: Tally, tmp_path: Path) -> None:
+    """Line and column of the first byte that is not UTF-8, as for any other mistake."""
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("price_book: standard\ncurrency: 'caf\xe9'\nprices: []\n".encode("latin-1"))
+
+    answer = tally("catalog", "check", str(latin))
+
+    assert (answer.code, answer.stdout) == (2, "")
+    assert f"{latin}:2:15: the byte 0xe9 is not UTF-8: write the file as UTF-8\n" in answer.stderr
+
+
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
     """Another file beside the book."""

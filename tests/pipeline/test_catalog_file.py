@@ -486,6 +486,7 @@ def test_a_reserved_name_is_not_ignored(meter: str) -> None:
         ('below: ["0.95"]', "this rule must use `below` for success_rate, and only for it"),
         ("thresholds: [1], measure: success_rate", "this rule must use `below` for success_rate, and only for it"),
         ("below: [95], measure: success_rate", "`below` has a success rate above 1"),
+        ("below: [95], measure: cost", "this rule must use `below` for success_rate, and only for it"),
         ('below: ["0.9"], measure: success_rate, min_requests: 0', "`min_requests` is under 1"),
         ("thresholds: [1], min_requests: 5", "`min_requests` belongs to success_rate and share"),
         (
@@ -566,8 +567,8 @@ def test_a_share_and_a_projected_cost_are_measures() -> None:
 @pytest.mark.parametrize(
     ("text", "mistakes"),
     [
-        ("", ["prices.yaml: the file is empty: it needs a `price_book`, `rules`, or both"]),
-        ("# only a remark\n", ["prices.yaml: the file is empty: it needs a `price_book`, `rules`, or both"]),
+        ("", ["prices.yaml:1:1: the file is empty: it needs a `price_book`, `rules`, or both"]),
+        ("# only a remark\n", ["prices.yaml:1:1: the file is empty: it needs a `price_book`, `rules`, or both"]),
         ("hello", ["prices.yaml:1:1: a catalog is a mapping: `price_book: NAME`, `prices:` and so on"]),
         ("- a", ["prices.yaml:1:1: a catalog is a mapping: `price_book: NAME`, `prices:` and so on"]),
         ("{}", ["prices.yaml:1:1: there is neither a `price_book` nor `rules` in this file"]),
@@ -601,16 +602,17 @@ def test_a_file_that_is_no_catalog_is_refused(text: str, mistakes: list[str]) ->
 
 @pytest.mark.parametrize("text", ["price_book: a\0", "price_book: \ud800", "price_book: \x1b[31m"])
 def test_a_character_that_yaml_forbids_is_refused(text: str) -> None:
-    """Half a surrogate and control characters among them."""
-    (mistake,) = mistakes_of(text)
+    """Half a surrogate and control characters among them; its place is named."""
+    (mistake,) = mistakes_of(f"currency: USD\n{text}")
 
-    assert "this is no YAML: unacceptable character" in mistake
+    column = next(place for place, character in enumerate(text, 1) if not (" " <= character <= "z"))
+    assert mistake.startswith(f"prices.yaml:2:{column}: this is no YAML: the character U+")
 
 
 def test_a_file_that_is_too_large_is_not_looked_at() -> None:
     """The bound is on bytes."""
     assert mistakes_of("€" * (FILE_BYTES_MAX // 3 + 1)) == [
-        "prices.yaml: the file is larger than 8388608 bytes: split it into several books"
+        "prices.yaml:1:1: the file is larger than 8388608 bytes: split it into several books"
     ]
 
 
