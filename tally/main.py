@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the answer is "no", 2 wrong use, config or a refused file,
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -36,6 +37,8 @@ ELSEWHERE: Final = {
 # Typer carries its own copy of click and exports the leaves of the error tree, not this branch of it.
 UsageError: Any = typer.BadParameter.__mro__[1]
 INTERRUPTED: Final = 130
+#: The disk, the quota or the largest file is full, where the answer goes or where servers keep their data.
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Door(TyperGroup):
@@ -129,6 +132,7 @@ def entry(
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command and exits; every expected failure is one sentence on stderr."""
+    _open_closed_streams()
     try:
         code = app(arguments, prog_name="tally", standalone_mode=False)
         sys.stdout.flush()
@@ -142,6 +146,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         _end_without_reader()
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        _drop_what_is_left()
+        _fail(f"No more can be written ({error.strerror}): make room, and ask again.", code=2)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # typer was faster
             _end_without_reader()
@@ -150,10 +159,22 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _open_closed_streams() -> None:
+    """Whoever closes stdout or stderr (`tally worker >&-`) wants no words; no socket may get their number either."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+
+
 def _end_without_reader() -> NoReturn:
     """The reader has had enough (`tally report … | head`): no error, and nothing is flushed into the closed pipe."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    _drop_what_is_left()
     sys.exit(0)
+
+
+def _drop_what_is_left() -> None:
+    """Python flushes stdout once more at its end; what can't be written must not fail there again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
 
 
 def _fail_usage(error: Any) -> NoReturn:  # noqa: ANN401 -- see UsageError

@@ -237,6 +237,8 @@ def _read_config(config: Path) -> dict[str, Any]:
     except (YAMLError, UnicodeDecodeError) as error:
         said = " ".join(str(error).split()).rstrip(".")
         raise WrongUse(f"The config file {config} is not YAML: {said}.") from error
+    if loaded is None:  # nothing but remarks: everything has its default
+        return {}
     if not isinstance(loaded, dict):
         raise WrongUse(f"The config file {config} must hold `name: value` lines, for example `app_id: tallyhouse`.")
     values = {str(key).removeprefix("TALLY_").lower(): value for key, value in loaded.items()}

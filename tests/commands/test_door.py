@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +15,6 @@ from tally.main import ORDER
 from tests.processes import ROOT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.commands.conftest import Tally
 
 #: Contract §7, "Commands".
@@ -177,6 +176,17 @@ def test_a_config_file_stands_under_the_environment(tally: Tally, tmp_path: Path
     assert (answer.json["TALLY_APP_ID"], answer.json["TALLY_TOPIC_PREFIX"]) == ("from-environment", "eu.")
 
 
+@pytest.mark.parametrize("text", ["", "# app_id: mine\n"])
+def test_a_config_file_without_any_value_is_all_defaults(tally: Tally, tmp_path: Path, text: str) -> None:
+    """A template with every line commented out changes nothing."""
+    path = tmp_path / "tally.yaml"
+    path.write_text(text, encoding="utf-8")
+
+    answer = tally("--config", str(path), "config", "--format", "json")
+
+    assert answer.json == tally("config", "--format", "json").json
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -295,6 +305,30 @@ def test_what_was_never_migrated_says_so(installed: Tally, book: Path, tmp_path:
 
         assert (answer.code, answer.stdout) == (2, ""), command
         assert "tally migrate" in answer.sentence
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, as Linux has it")
+@pytest.mark.parametrize("command", [("config", "--format", "json"), ("config", "--format", "table"), ("--help",)])
+def test_a_full_disk_is_one_sentence_and_never_exit_code_0(tally: Tally, command: tuple[str, ...]) -> None:
+    """`tally config > FILE` on a full disk: an answer that was cut short must not look like a whole one."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tally", *command],
+            cwd=ROOT, env=tally.variables(), stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+
+    assert done.returncode == 2
+    assert done.stderr == "tally: No more can be written (No space left on device): make room, and ask again.\n"
+
+
+def test_a_closed_stdout_is_no_error(tally: Tally) -> None:
+    """`tally config >&-` wants no answer, and gets none."""
+    line = f'exec "{sys.executable}" -m tally config >&-'
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], cwd=ROOT, env=tally.variables(), capture_output=True, text=True, check=False
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_reader_that_goes_away_is_no_error(tally: Tally) -> None:
