@@ -194,7 +194,11 @@ def _standing(rows: Sequence[dict[str, Any]]) -> dict[_Place, _Standing]:
 def _corrections(
     states: pl.DataFrame, before: Sequence[_Standing], taken: Sequence[int], *, runs: dict[int, Correction]
 ) -> pl.DataFrame:
-    """CORRECTIONS: the rows ``taken`` of the states, each of which corrects what stood ``before``."""
+    """CORRECTIONS: the rows ``taken`` of the states, each of which corrects what stood ``before``.
+
+    By block, and within one by raw coordinates: a block holds its events in any order, which the store does not keep,
+    and whoever judges again must find the same one to be the last.
+    """
     if not taken:
         return pl.DataFrame(schema=CORRECTIONS)
     facts = states[[known.fact for known in before]]
@@ -211,7 +215,8 @@ def _corrections(
         new.get_column("block").alias("correction_block"),
         new.get_column("recorded_at").alias("corrected_at"),
     )
-    return corrections.select(pl.col(name).cast(dtype) for name, dtype in CORRECTIONS.items())
+    ordered = corrections.sort("correction_block", "partition", "offset", "index")
+    return ordered.select(pl.col(name).cast(dtype) for name, dtype in CORRECTIONS.items())
 
 
 def _place(row: dict[str, Any]) -> _Place:

@@ -90,6 +90,19 @@ def test_a_run_corrects_a_fact_once_however_often_its_block_comes() -> None:
     assert _counted(*blocks).corrections().height == 2
 
 
+def test_corrections_of_a_block_stand_in_the_order_of_the_raw_log() -> None:
+    """Whoever reads them back, without the block, finds the same one to be the last."""
+    counted = LogBlock(0, 0, (FIRST, OUTPUT, replace(IMAGES, offset=0, partition=1)))
+    blocks = [counted, LogBlock(0, 1, tuple(reversed(counted.events)), 2, "run-1")]
+
+    steps, _, _ = steps_of(
+        fresh(0, next_block=0, limits=LIMITS), [block.encoded() for block in blocks], store=MemoryStore()
+    )
+
+    (inserted,) = (step.corrections for step in steps if isinstance(step, InsertCorrections))
+    assert inserted.get_column("id").to_list() == [event.id for event in counted.events]
+
+
 def test_the_same_price_under_another_revision_is_no_correction() -> None:
     """Price ids are no figures: the fact keeps the ids of the prices that it was priced by."""
     _, counted = _last_of(LogBlock(0, 0, (FIRST,)), LogBlock(0, 1, (FIRST,), 3, "run"))

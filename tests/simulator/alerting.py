@@ -81,6 +81,7 @@ def _entries(
             continue
         if block.run:
             corrected = [event for event in block.events if (event.coordinates, block.offset) in books.corrections]
+            corrected.sort(key=lambda event: event.coordinates)  # the last one stands behind what fires
             said = events_of(make_counted(corrected, revision=block.revision)) if corrected else []
             entries.append({"corrections": said})
             continue
