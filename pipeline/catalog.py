@@ -56,7 +56,9 @@ def load_catalog_file(text: str, *, filename: str) -> CatalogFile:
     book, lines = _read_book(root, mistakes) if top & set(BOOK_KEYS) else (None, _NO_LINES)
     rules, rule_lines = _read_rules(root, mistakes) if top & set(RULE_KEYS) else (None, ())
     mistakes.raise_if_any()
-    return CatalogFile(filename=filename, price_book=book, rule_set=rules, rule_lines=rule_lines, **lines)
+    return CatalogFile(
+        filename=filename, price_book=book, rule_set=rules, rule_lines=rule_lines, key_places=root.keys, **lines
+    )
 
 
 def _top_level(root: Node, mistakes: Mistakes) -> set[str]:

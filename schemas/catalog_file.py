@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from schemas.books_in_force import contradictions_of
@@ -11,7 +11,7 @@ from schemas.period_prices import overlapping_months, spell_month, with_ids
 from schemas.price_book import overlapping_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from schemas.price_book import PriceBook
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class CatalogFile:
     """The price book, the rule set, or both, of one file; their revisions are 0 until they are applied.
 
-    The lines of the rows in the file are counted from 1.
+    The lines of the rows in the file are counted from 1. ``key_places`` are line and column of the keys of the file.
     """
 
     filename: str
@@ -32,6 +32,11 @@ class CatalogFile:
     period_price_lines: tuple[int, ...] = ()
     rule_lines: tuple[int, ...] = ()
     adjustment_lines: tuple[int, ...] = ()
+    key_places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def mistake(self, key: str, sentence: str) -> Mistake:
+        """What is wrong with the value of a key of the file, or with the file as a whole if it has no such key."""
+        return Mistake(*self.key_places.get(key, (1, 1)), sentence)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from schemas.books_in_force import contradictions_of
 from schemas.catalog_file import CatalogError, Mistake, spell_start
-from schemas.catalog_values import write_instant
 from schemas.period_prices import overlapping_months, spell_month, with_ids
 from schemas.price_book import PriceBook, canonical_json, next_revision, overlapping_pairs
 from schemas.rules import RuleSet, next_rule_revision
@@ -169,11 +168,17 @@ def _shared_names(files: Sequence[CatalogFile], known: Mapping[str, Content]) ->
         for content in contents(file):
             kind, where = taken.get(content.name, (_kind(content), ""))
             if kind != _kind(content):
-                yield file.filename, Mistake(0, 0, f"`{content.name}` is the name of a {kind}, {where}: choose another")
+                sentence = f"`{content.name}` is the name of a {kind}, {where}: choose another"
+                yield file.filename, file.mistake(_name_key(content), sentence)
             elif content.name in here:
-                yield file.filename, Mistake(0, 0, f"the {kind} `{content.name}` is {where} too: one file per name")
+                sentence = f"the {kind} `{content.name}` is {where} too: one file per name"
+                yield file.filename, file.mistake(_name_key(content), sentence)
             taken[content.name] = (_kind(content), f"in {file.filename}")
             here.add(content.name)
+
+
+def _name_key(content: Content) -> str:
+    return "price_book" if isinstance(content, PriceBook) else "rule_set"
 
 
 def _kind(content: Content) -> str:
@@ -191,7 +196,7 @@ def _other_currencies(files: Sequence[CatalogFile], books: Sequence[PriceBook]) 
                 f"`currency` is {file.price_book.currency}, but {where} has {currency}: costs of one installation are "
                 "summed, so they need one currency"
             )
-            yield file.filename, Mistake(0, 0, sentence)
+            yield file.filename, file.mistake("currency", sentence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +227,8 @@ def _ambiguous_prices(files: Sequence[CatalogFile], books: Sequence[PriceBook]) 
         if later.file is None or later.file is earlier.file:
             continue
         sentence = (
-            f"this price for {later.price.meter} is as specific as {earlier.where}, and both apply, first at "
-            f"{write_instant(instant)}: let one end before the other begins, or make one more specific"
+            f"this price for {later.price.meter} is as specific as {earlier.where}, and both apply "
+            f"{spell_start(instant)}: let one end before the other begins, or make one more specific"
         )
         yield later.file.filename, Mistake(later.line, 1, sentence)
 
@@ -240,7 +245,7 @@ def _ambiguous_period_prices(files: Sequence[CatalogFile], books: Sequence[Price
         if later is None or later is earlier:
             continue
         sentence = (
-            f"this period price for {price.meter} is as specific as {where}, and both apply, first "
+            f"this period price for {price.meter} is as specific as {where}, and both apply "
             f"{spell_month(month)}: let one end before the other begins, or make one more specific"
         )
         yield later.filename, Mistake(line, 1, sentence)
@@ -285,7 +290,7 @@ def _ambiguous_adjustments(files: Sequence[CatalogFile], books: Sequence[PriceBo
         _, filename, line, _ = rows[second]
         if filename and filename != rows[first][1]:
             sentence = (
-                f"this adjustment is as specific as {rows[first][3]}, and both apply, first {spell_start(instant)}: "
+                f"this adjustment is as specific as {rows[first][3]}, and both apply {spell_start(instant)}: "
                 "let one end before the other begins, or make one more specific"
             )
             yield filename, Mistake(line, 1, sentence)
@@ -294,9 +299,9 @@ def _ambiguous_adjustments(files: Sequence[CatalogFile], books: Sequence[PriceBo
 def _contradictions_of_books(files: Sequence[CatalogFile], books: Sequence[PriceBook]) -> Iterator[tuple[str, Mistake]]:
     """What no row by itself is wrong about: aliases of several books, and how dear an event could become."""
     together = [*books, *(file.price_book for file in files if file.price_book is not None)]
-    filename = next((file.filename for file in reversed(files) if file.price_book is not None), "")
-    if filename:
-        yield from ((filename, Mistake(0, 0, sentence)) for sentence in contradictions_of(together))
+    last = next((file for file in reversed(files) if file.price_book is not None), None)
+    if last is not None:
+        yield from ((last.filename, last.mistake("price_book", sentence)) for sentence in contradictions_of(together))
 
 
 def _shared_rule_ids(files: Sequence[CatalogFile], sets: Sequence[RuleSet]) -> Iterator[tuple[str, Mistake]]:

@@ -178,9 +178,9 @@ prices:
     ("text", "said"),
     [
         (OTHER, ":4:1: this price for requests is as specific as standard@1:2, which is in force"),
-        (OTHER.replace("USD", "EUR").replace("lookup", "web"), "the book standard in force has USD"),
-        ("rule_set: standard\nrules: []\n", "is the name of a price book"),
-        (OTHER.replace("other", "default").replace("lookup", "web"), "is the name of a rule set"),
+        (OTHER.replace("USD", "EUR").replace("lookup", "web"), ":2:1: `currency` is EUR, but the book standard"),
+        ("rules: []\nrule_set: standard\n", ":2:1: `standard` is the name of a price book"),
+        (OTHER.replace("other", "default").replace("lookup", "web"), ":1:1: `default` is the name of a rule set"),
         (
             "rule_set: more\nrules:\n  - {id: day-budget, scope: org, measure: cost, window: day, thresholds: [1]}\n",
             ":3:1: the rule id day-budget is taken by the rule set default",
@@ -212,7 +212,10 @@ def test_files_of_one_apply_may_not_contradict_each_other(
 
     for command in ("check", "apply"):
         assert f"{other}:4:1: this price" in ready("catalog", command, str(book), str(other)).stderr
-        assert "one file per name" in ready("catalog", command, str(book), str(twin)).stderr
+        assert (
+            f"{twin}:1:1: the price book `standard` is in {book} too"
+            in ready("catalog", command, str(book), str(twin)).stderr
+        )
 
 
 def test_a_price_may_move_between_books_in_one_apply(ready: Tally, book: Path, other: Path) -> None:

@@ -86,13 +86,13 @@ def test_period_prices_of_two_books_may_not_contradict_each_other() -> None:
     assert told(copy, in_force=applied(PRICES, DEAL)) == [
         (
             "0.yaml:5:1: this period price for lookups is as specific as deal@1:period:1, which is in force, and both "
-            "apply, first from the beginning: let one end before the other begins, or make one more specific"
+            "apply from the beginning: let one end before the other begins, or make one more specific"
         )
     ]
     assert told(DEAL, copy, in_force=applied(PRICES)) == [
         (
-            "1.yaml:5:1: this period price for lookups is as specific as that in line 5 of 0.yaml, and both apply, "
-            "first from the beginning: let one end before the other begins, or make one more specific"
+            "1.yaml:5:1: this period price for lookups is as specific as that in line 5 of 0.yaml, and both apply "
+            "from the beginning: let one end before the other begins, or make one more specific"
         )
     ]
 
@@ -138,18 +138,18 @@ def test_adjustments_and_aliases_of_two_books_may_not_contradict_each_other() ->
 
     assert told(adjusting, in_force=applied(ADJUSTED)) == [
         (
-            "0.yaml:4:1: this adjustment is as specific as standard@1:x1, which is in force, and both apply, first "
+            "0.yaml:4:1: this adjustment is as specific as standard@1:x1, which is in force, and both apply "
             "from the beginning: let one end before the other begins, or make one more specific"
         )
     ]
     assert told(ADJUSTED, adjusting, in_force={}) == [
         (
-            "1.yaml:4:1: this adjustment is as specific as that in line 6 of 0.yaml, and both apply, first from the "
+            "1.yaml:4:1: this adjustment is as specific as that in line 6 of 0.yaml, and both apply from the "
             "beginning: let one end before the other begins, or make one more specific"
         )
     ]
     assert told(other + "provider_aliases: {gcp.gemini: vertex}\n", in_force=applied(ADJUSTED)) == [
-        "0.yaml: gcp.gemini is an alias for vertex in the book other, and for google in the book standard"
+        "0.yaml:1:1: gcp.gemini is an alias for vertex in the book other, and for google in the book standard"
     ]
     assert planned(other + "provider_aliases: {gcp.gemini: google}\n", in_force=applied(ADJUSTED))
 
@@ -162,8 +162,8 @@ def test_prices_and_multipliers_that_could_overflow_are_refused() -> None:
     (sentence,) = told(doubled, in_force=applied(dear))
 
     assert sentence == (
-        "0.yaml: the dearest price with all multipliers that could ever meet comes to more than 1000000000: the cost "
-        "of an event might not fit its column"
+        "0.yaml:1:1: the dearest price with all multipliers that could ever meet comes to more than 1000000000: the "
+        "cost of an event might not fit its column"
     )
     assert told(dear.replace("standard", "third"), in_force=applied(doubled)) == [sentence]
 
