@@ -4,36 +4,48 @@
 up: a schedule that comes by the same state, blocks and answers as another one gets the same steps. That is what makes
 tens of thousands of schedules affordable with the real code. Inputs are known by identity, so everything that goes in
 (states, answers, rows) is one object per content, and arrays are frozen, so that a step that changed one would fail.
+A batch is looked up as a whole, and where it is new, so is each of its parts: runs of data or of corrections, control
+blocks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import polars as pl
+import pytest
 
+from pipeline import count as count_module
 from pipeline.alert_steps import AskAlerts, AskInForce
+from pipeline.block import Block
 from pipeline.count import (
     IdentitiesAnswer,
     PublishConflicts,
     count,
     fresh,
 )
+from pipeline.judge_memory import JudgeMemory
 from pipeline.memory_store import MemoryStore, ReplacingTable
 from schemas.alerting import InForce
 from schemas.counted import LANE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from pipeline.alert_steps import AlertQuestion
-    from pipeline.block import Block
     from pipeline.count import Counted, CountLimits, PartitionState, Question, Step
     from pipeline.memory_store import Insert, Row, Schema
     from tests.simulator.alerting import Transition
 
 Result = tuple["PartitionState", "Counted"]
+
+#: What ``count`` does with one kind of blocks: each is a generator of steps like itself.
+PARTS: Final = ("_count_data", "_count_corrections", "_count_control")
 
 
 @dataclass
@@ -53,7 +65,9 @@ class Memo:
     remembers: bool = True  # False counts everything anew, to compare
     runs_counted: int = 0
     _fresh: dict[tuple[int, int], PartitionState] = field(default_factory=dict)
-    _roots: dict[tuple[int, tuple[int, ...]], _Node] = field(default_factory=dict)
+    _states: dict[int, PartitionState] = field(default_factory=dict)
+    _state_by_content: dict[Any, PartitionState] = field(default_factory=dict)
+    _roots: dict[Any, _Node] = field(default_factory=dict)
     _rows: dict[int, list[Row]] = field(default_factory=dict)
     _row_by_content: dict[Any, Row] = field(default_factory=dict)
     _ones: set[int] = field(default_factory=set)
@@ -67,22 +81,53 @@ class Memo:
     _transitions: dict[Any, list[Transition]] = field(default_factory=dict)
     _kept: list[Any] = field(default_factory=list)  # what is known by its id must stay alive
 
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """``count`` looks up what its parts did before."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in PARTS if self.remembers else ():
+                patch.setattr(count_module, name, partial(self._part, getattr(count_module, name)))
+            yield
+
     def fresh(self, partition: int, next_block: int) -> PartitionState:
         """The state that remembers nothing."""
         key = (partition, next_block)
         if key not in self._fresh:
-            self._fresh[key] = fresh(partition, next_block=next_block, limits=self.limits)
+            self._fresh[key] = self.state(fresh(partition, next_block=next_block, limits=self.limits))
         return self._fresh[key]
+
+    def state(self, state: PartitionState) -> PartitionState:
+        """The one state with this content."""
+        if not self.remembers:
+            return state
+        if id(state) not in self._states:
+            self._kept.append(state)
+            self._states[id(state)] = self._state_by_content.setdefault(_value(state), state)
+        return self._states[id(state)]
 
     def run(self, state: PartitionState, blocks: list[Block]) -> Run:
         """Counting these blocks from this state."""
-        self._kept.append(state)
-        key = (id(state), tuple(map(id, blocks)))
+        return self._run(self._count, state, blocks)
+
+    def _count(self, state: PartitionState, blocks: list[Block]) -> Generator[Step, Any, Result]:
+        self.runs_counted += 1
+        return count(state, blocks, limits=self.limits)
+
+    def _part(self, real: Callable[..., Any], state: PartitionState, blocks: Any, **limits: CountLimits) -> Any:
+        run = self._run(real, state, blocks, **limits)
+        step = run.send(None)
+        while run.result is None:
+            step = run.send((yield step))
+        return run.result
+
+    def _run(self, counts: Callable[..., Any], state: PartitionState, blocks: Any, **limits: CountLimits) -> Run:
+        state = self.state(state)
+        key = (counts.__name__, id(state), id(blocks) if isinstance(blocks, Block) else tuple(map(id, blocks)))
         root = self._roots.get(key) if self.remembers else None
         if root is None:
             root = self._roots[key] = _Node()
             self._kept.append(blocks)
-        return Run(self, root, state, blocks)
+        return Run(self, root, partial(counts, state, blocks, **limits))
 
     def rows_of(self, write: Insert, rows: Generator[Row, None, None] | None = None) -> list[Row]:
         """The rows of a write that counting wanted, each one object per content."""
@@ -156,10 +201,10 @@ class Memo:
 class Run:
     """A generator of steps, like ``count`` itself, that looks up what was asked before."""
 
-    def __init__(self, memo: Memo, root: _Node, state: PartitionState, blocks: list[Block]) -> None:
+    def __init__(self, memo: Memo, root: _Node, start: Callable[[], Generator[Step, Any, Result]]) -> None:
         self._memo = memo
         self._node = root
-        self._start = (state, blocks)
+        self._start = start
         self._answers: list[Any] = []
         self._live: Generator[Step, Any, Result] | None = None
         self.result: Result | None = None
@@ -178,15 +223,15 @@ class Run:
 
     def _counted(self, answer: Any) -> _Node:
         if self._live is None:
-            self._live = count(*self._start, limits=self._memo.limits)
-            self._memo.runs_counted += 1
+            self._live = self._start()
             for earlier in self._answers[:-1]:
                 self._live.send(earlier)
         self._memo._kept.append(answer)
         try:
             return _Node(step=self._live.send(answer))
         except StopIteration as stop:
-            return _Node(result=stop.value)
+            state, counted = stop.value
+            return _Node(result=(self._memo.state(state), counted))
 
 
 class SimulatedStore(MemoryStore):
@@ -243,3 +288,28 @@ def _frame_content(frame: pl.DataFrame) -> Any:
 
 def _content(row: Row) -> Any:
     return tuple(tuple(value) if isinstance(value, list) else value for value in row.values())
+
+
+def _value(value: Any) -> Any:
+    """Something that is equal for, and only for, what counting cannot tell apart."""
+    match value:
+        case pl.DataFrame():
+            said = _frame_content(value)
+        case np.ndarray():
+            said = value.dtype.str, value.shape, value.tobytes()
+        case InForce():
+            said = value.to_json()
+        case JudgeMemory():
+            # Numbers mean something to the object that gave them out; where none is remembered, it is like any other.
+            keys = id(value.keys) if value.pages or value.rolling else None
+            said = keys, *(_value(getattr(value, one.name)) for one in fields(value) if one.name != "keys")
+        case dict():
+            said = tuple((_value(key), _value(one)) for key, one in value.items())
+        case tuple():
+            said = tuple(map(_value, value))
+        case None | int() | str() | datetime() | frozenset():
+            said = value
+        case _:
+            assert is_dataclass(value), f"a state holds {value!r}, which nothing here compares"
+            said = tuple(_value(getattr(value, one.name)) for one in fields(value))
+    return said

@@ -72,6 +72,7 @@ def _run_world(number: int, seeds: range, setting: Setting, tally: Tally, *, tra
         if log is None:
             return
         memo, truth = Memo(world.limits, remembers=setting.remembers), log.books(world.limits.horizon)
+        stack.enter_context(memo.in_force())
         for seed in seeds:
             counting = Counting(
                 log,

@@ -11,7 +11,7 @@ from tests.simulator.processes import ROOT, reproduced_by, run_in_processes, sim
 from tests.simulator.schedules import Tally, run_schedules, trace_of
 from tests.simulator.setting import PLAIN, Setting
 
-SCHEDULES: Final = 10_000
+SCHEDULES: Final = 20_000
 PARTS: Final = 5  # which can be played side by side
 SOAK_SCHEDULES: Final = 300_000
 #: Many worlds with few schedules each: most bugs need a certain world more than a certain schedule.
@@ -120,7 +120,9 @@ def test_what_is_remembered_is_what_would_be_counted() -> None:
     run_schedules(0, 3, Setting())
 
     assert [trace_of(seed) for seed in seeds] == anew
-    remembered, counted = (run_schedules(0, 12, Setting(remembers=remembers)) for remembers in (True, False))
+    remembered, counted = (run_schedules(0, 32, Setting(per_log=4, remembers=remembers)) for remembers in (True, False))
+    assert remembered.met["alerts"] > 0
+    assert remembered.met["restatements"] > 0
     assert (remembered.met, remembered.failures) == (counted.met, counted.failures)
     assert remembered.runs_counted < counted.runs_counted
 

@@ -13,6 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline import correct as correct_module
@@ -238,8 +239,9 @@ def _event(rng: Random, prototypes: Sequence[Event], placed: Event) -> Event:
 
 
 def _events_in(message: bytes, by_place: dict[tuple[int, int, int], Event]) -> Record:
-    rows = decode_blocks([Block(0, 0, 0, message)]).events.select("partition", "offset", "index").rows()
-    return tuple(by_place[row] for row in rows)
+    with pa.ipc.open_stream(message) as reader:
+        columns = reader.read_all().select(["partition", "offset", "index"]).to_pydict()
+    return tuple(by_place[row] for row in zip(*columns.values(), strict=True))
 
 
 def _one_bit(events: pl.DataFrame) -> NDArray[np.uint64]:
