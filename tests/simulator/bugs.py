@@ -32,10 +32,12 @@ class Bug(Enum):
     HASH_ALONE = "a hash that is known makes a repeat"
     REPLAY_IS_DUPLICATE = "the same raw record again is recorded as a duplicate"
     CORRECTED_AGAIN = "a correction block that was produced twice counts twice"
+    CORRECTED_BEFORE_COUNTED = "a correction applies to a fact that stands behind it in the log"
     # Alerts.
     ACK_BEFORE_ALERTS = "blocks are acked before their alerts are stored and published"
     STORED_IS_PUBLISHED = "alerts that are stored already are not published again"
     SUMS_OF_ANY_BLOCK = "sums of windows are asked without `block < n`"
+    ALERTS_OF_ANY_BLOCK = "an alert that is stored is believed to have fired before, whatever its block"
     RULES_OF_ANY_BLOCK = "the rules of the newest control block are taken, not of the last one before n"
     RULES_IN_MEMORY_ONLY = "what a control block says is remembered and not stored"
     JUDGED_KEPT_AFTER_SEEK = "what judging remembers is kept although the position is another"
@@ -53,10 +55,19 @@ class Bug(Enum):
         return self in _IN_CORRECTIONS
 
     @property
+    def is_in_unpublished_alerts(self) -> bool:
+        """Whether it needs alerts that are stored and not published.
+
+        With it planted, every world has many rules, and many workers die just there.
+        """
+        return self in _IN_UNPUBLISHED_ALERTS
+
+    @property
     def is_in_pricing(self) -> bool:
         """Whether it shows in the log already."""
         return self in _IN_PRICING
 
 
 _IN_PRICING = {Bug.SENDS_PAST_UNRESOLVED, Bug.TIMEOUT_TAKEN_AS_SENT, Bug.ACK_BEFORE_SENT, Bug.ROUTED_BY_RAW_PARTITION}
-_IN_CORRECTIONS = {Bug.TOTALS_WITHOUT_CORRECTIONS}
+_IN_CORRECTIONS = {Bug.TOTALS_WITHOUT_CORRECTIONS, Bug.CORRECTED_AGAIN, Bug.CORRECTED_BEFORE_COUNTED}
+_IN_UNPUBLISHED_ALERTS = {Bug.ALERTS_OF_ANY_BLOCK}

@@ -55,12 +55,16 @@ if TYPE_CHECKING:
 TICKS_MAX = 4_000
 TICKS_BETWEEN_LOOKS = 8
 ANY_BLOCK = 1 << 62
+#: How often a worker dies between storing alerts and publishing them, for planted bugs that need it.
+DIES_WITH_ALERTS_STORED = 0.5
 #: Planted bugs: the questions that are asked without ``block < n``.
 OF_ANY_BLOCK: Final[dict[Bug | None, tuple[type, ...]]] = {
     Bug.QUESTION_OF_ANY_BLOCK: (AskIdentities, AskKnown),
     Bug.STATES_OF_ANY_BLOCK: (AskStates,),
     Bug.TOTALS_AS_THEY_ARE: (AskTotals,),
+    Bug.CORRECTED_BEFORE_COUNTED: (AskStates,),
     Bug.SUMS_OF_ANY_BLOCK: (AskSums,),
+    Bug.ALERTS_OF_ANY_BLOCK: (AskAlerts,),
     Bug.RULES_OF_ANY_BLOCK: (AskInForce,),
 }
 COUNTS = (
@@ -183,6 +187,8 @@ class _CountWorker:
             if bug is Bug.ACK_BEFORE_ALERTS and WRITES[first] in (InsertAlerts, PublishAlerts):
                 self._ack(chunks)
             yield from self._write(together)
+            if WRITES[first] is InsertAlerts and self.counting.dies_with_alerts_stored(self):
+                return
             for run in together:
                 yield from self._until_write(run)
         self._swap([run.steps for run in runs])
@@ -347,6 +353,14 @@ class Counting:
             elif fate is Fate.HALF:
                 self._apply(run.pending, [row for row in rows if self.rng.random() < 0.5])
         return fate.is_heard
+
+    def dies_with_alerts_stored(self, worker: _CountWorker) -> bool:
+        """Whether the worker dies right now, besides what the weather brings: a planted bug needs it."""
+        needed = self.bug is not None and self.bug.is_in_unpublished_alerts and self._weather is not CALM
+        if not needed or self.rng.random() >= DIES_WITH_ALERTS_STORED:
+            return False
+        self._crash(worker)
+        return True
 
     def _rows(self, run: _Run) -> list[Any]:
         step = run.pending

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.page import Page
     from schemas.correction import Correction
 
-#: No raw partition of a world is that long.
+#: No partition of a world is that long.
 ELSEWHERE: Final = 1_000_000
 
 _WITHIN_LIMIT: Final = count_module._within_limit
@@ -55,6 +55,8 @@ def planted_in_stages(bug: Bug | None) -> Iterator[None]:
             patch.setattr(memory_store_module, "summed", _summed_without_corrections)
         if bug is Bug.CORRECTED_AGAIN:
             patch.setattr(correct_module, "_decided", _decided_by_block)
+        if bug is Bug.CORRECTED_BEFORE_COUNTED:
+            patch.setattr(correct_module, "_decided", _decided_wherever_the_fact_stands)
         yield
 
 
@@ -101,6 +103,14 @@ def _decided_by_block(before: pl.DataFrame, candidates: pl.DataFrame, *, runs: d
     apart = {block: run.model_copy(update={"run": f"{run.run} {block}"}) for block, run in runs.items()}
     decided = _DECIDED(before, candidates, runs=apart)
     return replace(decided, corrections=decided.corrections.with_columns(pl.col("run").str.split(" ").list.first()))
+
+
+def _decided_wherever_the_fact_stands(
+    before: pl.DataFrame, candidates: pl.DataFrame, *, runs: dict[int, Correction]
+) -> Corrected:
+    behind_all = candidates.with_columns(pl.col("block") + ELSEWHERE)
+    decided = _DECIDED(before, behind_all, runs={block + ELSEWHERE: run for block, run in runs.items()})
+    return replace(decided, corrections=decided.corrections.with_columns(pl.col("correction_block") - ELSEWHERE))
 
 
 class LastWriteStays(ReplacingTable):

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tests.simulator.world import Record, Routed, World
 
 TICKS_MAX = 2_000
-#: How often events are restated and rules edited, besides what the weather brings.
-RESTATED_PER_TICK = 0.05
+#: How often events are restated for planted bugs that need it, and rules edited, besides what the weather brings.
+RESTATED_PER_TICK = 0.15
 EDITED_PER_TICK = 0.05
 
 
@@ -274,7 +274,7 @@ class Pricing:
         said = tuple(replace(event, user="other") if rng.random() < 0.1 else event for event in drawn)
         for routed in self.world.route([said], revision=revision):
             self._append(routed, revision, run)
-            if rng.random() < 0.3:
+            if rng.random() < (0.8 if self._restates else 0.3):
                 self._late.append((routed, revision, run))
         self.counts["restatements"] += 1
         self._note(f"{run} restates {[event.coordinates for event in said]} by revision {revision}")

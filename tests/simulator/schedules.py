@@ -54,7 +54,7 @@ def run_schedules(first: int, count: int, setting: Setting = PLAIN) -> Tally:
 def trace_of(seed: int, setting: Setting = PLAIN) -> list[str]:
     """Runs one schedule again and says what happened, line by line; the last line is what went wrong, if anything."""
     number = seed // setting.per_log
-    world = make_world(number)
+    world = _world(number, setting)
     trace = [f"schedule {seed} of world {number}: {world.limits}, hashes collide: {world.hashes_collide}"]
     trace += [f"raw {event}" for records in world.raw for record in records for event in record]
     tally = Tally()
@@ -62,9 +62,13 @@ def trace_of(seed: int, setting: Setting = PLAIN) -> list[str]:
     return [*trace, *(what for _, what in tally.failures)]
 
 
+def _world(number: int, setting: Setting) -> World:
+    return make_world(number, is_full_of_alerts=setting.bug is not None and setting.bug.is_in_unpublished_alerts)
+
+
 def _run_world(number: int, seeds: range, setting: Setting, tally: Tally, *, trace: list[str] | None = None) -> None:
     """Some schedules of one world, added to the tally."""
-    world = make_world(number)
+    world = _world(number, setting)
     with ExitStack() as stack:
         stack.enter_context(world.in_force())
         stack.enter_context(planted_in_stages(setting.bug))

@@ -16,7 +16,7 @@ PARTS: Final = 5  # which can be played side by side
 SOAK_SCHEDULES: Final = 300_000
 #: Many worlds with few schedules each: most bugs need a certain world more than a certain schedule.
 PER_LOG_OF_BUGS: Final = 20
-#: No planted bug may need more schedules than this; the one that hides best needs about a quarter of it.
+#: No planted bug may need more schedules than this; the one that hides best needs about a fifth of it.
 FOUND_WITHIN: Final = 3_000
 
 #: Bugs that show even when nothing is interrupted; all others are right on a good day, or they would be no test.

@@ -47,6 +47,8 @@ ORGS: Final = ("acme", "acme", "zen")  # of both partitions
 WITHOUT_RULES: Final = 0.4
 EDITS_MAX: Final = 6
 RULES_MAX: Final = 3
+#: In worlds that are to be full of alerts, all of which have rules.
+MANY_RULES: Final = 8
 
 Record = tuple[Event, ...]
 Routed = tuple[int, Record, bytes]  # partition, events, message
@@ -169,8 +171,8 @@ class Truth:
         return known[-1].get(lane) if known else None
 
 
-def make_world(seed: int) -> World:
-    """The world of a seed."""
+def make_world(seed: int, *, is_full_of_alerts: bool = False) -> World:
+    """The world of a seed; a planted bug may want it to be full of alerts."""
     rng = Random(f"world {seed}")
     horizon = timedelta(seconds=rng.choice((20, 20, 1_000_000)))
     limits = CountLimits(
@@ -185,19 +187,19 @@ def make_world(seed: int) -> World:
         limits=limits,
         hashes_collide=rng.random() < 0.4,
         block_bytes_max=rng.choice((1, WIDE, WIDE)),
-        controls=_controls(Random(f"rules {seed}")),
+        controls=_controls(Random(f"rules {seed}"), is_full_of_alerts=is_full_of_alerts),
     )
 
 
-def _controls(rng: Random) -> list[InForce]:
+def _controls(rng: Random, *, is_full_of_alerts: bool) -> list[InForce]:
     """Rules and their edits: some are kept, others go, change or come."""
-    if rng.random() < WITHOUT_RULES:
+    if rng.random() < WITHOUT_RULES and not is_full_of_alerts:
         return [InForce("USD")]
     rules: tuple[Rule, ...] = ()
     controls = []
     for revision in range(1, EDITS_MAX + 1):
         kept = tuple(rule for rule in rules if rng.random() < 0.6)
-        rules = drawn_rules(rng, kept, revision, RULES_MAX)
+        rules = drawn_rules(rng, kept, revision, MANY_RULES if is_full_of_alerts else RULES_MAX)
         rule_set = RuleSet(revision=revision, rules=rules)
         controls.append(InForce("USD", {rule_set.name: rule_set}))
     return controls
