@@ -7,6 +7,7 @@ the worker stops, a batch is worked off at once, because the group waits for it.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,9 +19,13 @@ HURRY_SECONDS = 0.05
 
 
 class Batcher:
-    """Collects the chunk events of one agent. ``work`` gets the chunks of a batch in the order they came in."""
+    """Collects the chunk events of one agent. ``work`` gets the chunks of a batch in the order they came in.
 
-    def __init__(
+    What came in while the batch before was worked off has waited that long already: a worker that is busy does not
+    wait on top of it.
+    """
+
+    def __init__(  # noqa: PLR0913 -- what it collects, and how long
         self,
         app: ChunkApp,
         work: Callable[[list[Chunk]], Awaitable[None]],
@@ -28,12 +33,15 @@ class Batcher:
         weight: Callable[[Chunk], int],
         weight_max: int,
         wait_seconds: float,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._work = work
         self._weight = weight
         self._weight_max = weight_max
         self._wait_seconds = wait_seconds
+        self._now = now
+        self._since = 0.0  # when the oldest chunk held came in
         self._events: list[Any] = []
         self._held = 0
         self._arrived = asyncio.Event()
@@ -55,6 +63,8 @@ class Batcher:
     async def _read(self, stream: Any) -> None:
         async for event in stream.noack().events():
             await self._room.wait()  # back-pressure: the queue behind fills up and fetching pauses
+            if not self._events:
+                self._since = self._now()
             self._events.append(event)
             self._held += self._weight(event.value)
             if self._held >= self._weight_max:
@@ -77,10 +87,8 @@ class Batcher:
                 event.ack()
 
     async def _until_due(self) -> None:
-        waited = 0.0
-        while waited < self._wait_seconds and self._held < self._weight_max:
+        due = self._since + self._wait_seconds
+        while (left := due - self._now()) > 0 and self._held < self._weight_max:
             if self._app.rebalancing or self._app.should_stop:
                 return
-            pause = min(HURRY_SECONDS, self._wait_seconds - waited)
-            await asyncio.sleep(pause)
-            waited += pause
+            await asyncio.sleep(min(HURRY_SECONDS, left))

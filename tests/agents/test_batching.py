@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -64,8 +65,14 @@ class Rig:
         self.gate.set()
         self.failure: Exception | None = None
         self.events: list[Event] = []
+        self.passed_seconds = 0.0  # added to the clock
         self.batcher = Batcher(
-            cast("Any", self.app), self._work, weight=_weight, weight_max=weight_max, wait_seconds=wait_seconds
+            cast("Any", self.app),
+            self._work,
+            weight=_weight,
+            weight_max=weight_max,
+            wait_seconds=wait_seconds,
+            now=lambda: time.monotonic() + self.passed_seconds,
         )
         self.task = asyncio.ensure_future(self.batcher.run(self.stream))
 
@@ -114,6 +121,24 @@ async def test_a_light_batch_is_worked_off_when_it_has_waited_long_enough() -> N
     await rig.until(lambda: rig.events[0].acked)
 
     assert rig.worked == [[1]]
+    await rig.end()
+
+
+async def test_what_waited_behind_the_batch_before_does_not_wait_again() -> None:
+    """A chunk is held for so long since it came in, whatever the worker did meanwhile."""
+    rig = Rig(weight_max=3, wait_seconds=LONG_SECONDS)
+    rig.gate.clear()
+    rig.give(Event(3))
+    await rig.until(lambda: rig.worked)
+
+    rig.give(Event(1))
+    await rig.until(lambda: rig.stream.taken == 2)
+    await asyncio.sleep(0)  # it is held now
+    rig.passed_seconds = LONG_SECONDS
+    rig.gate.set()
+    await rig.until(lambda: rig.events[1].acked)
+
+    assert rig.worked == [[3], [1]]
     await rig.end()
 
 
