@@ -11,21 +11,25 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+import polars as pl
 import structlog
 
 import agents.answers
 from agents.chunks import ChunkConsumer
 from agents.count import CountAgent
 from clickhouse.client import Store
+from pipeline.alert_steps import InsertAlerts, PublishAlerts
 from schemas.errors import StoreUnavailable
 from tally.main import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from pipeline.count import Step
 
 log = structlog.get_logger()
 
-#: How long the store takes for facts here, so that a fault finds them under way.
+#: How long a step takes here, so that a fault finds it under way.
 LATE_SECONDS: Final = 1.0
 EVERY_BLOCK: Final = 2**63 - 1
 
@@ -33,6 +37,10 @@ EVERY_BLOCK: Final = 2**63 - 1
 INSERT_BEGUN: Final = "planted_insert_begun"
 INSERT_ENDED: Final = "planted_insert_ended"
 INSERT_GIVEN_UP: Final = "planted_insert_given_up"
+
+#: What a worker that holds alerts back logs, so that it can be killed while they are stored and not yet published.
+PUBLISH_AWAITED: Final = "planted_publish_awaited"
+PUBLISH_BEGUN: Final = "planted_publish_begun"
 
 
 def acknowledge_before_insert() -> None:
@@ -84,6 +92,29 @@ def restore_beyond_the_fence() -> None:
         setattr(agents.answers, name, unfenced)
 
 
+def publish_what_is_new_to_the_store() -> None:
+    """Alerts that the store has already are taken for published; it says when there are some that are only stored."""
+    write = CountAgent._write_alerts
+    stored: set[tuple[str, int]] = set()
+
+    async def stored_is_published(self: Any, steps: Sequence[Step]) -> None:
+        if isinstance(steps[0], InsertAlerts):
+            there = await self._ask(lambda store: store.rows("SELECT alert_id, sequence FROM alerts"))
+            stored.update((row["alert_id"], row["sequence"]) for row in there)
+        elif isinstance(steps[0], PublishAlerts):
+            alerts = pl.concat([step.alerts for step in steps if isinstance(step, PublishAlerts)])
+            names = alerts.select("alert_id", "sequence").iter_rows()
+            alerts = alerts.filter(pl.Series([name not in stored for name in names], dtype=pl.Boolean))
+            steps = [PublishAlerts(alerts)]
+            if alerts.height:
+                log.info(PUBLISH_AWAITED)
+                await asyncio.sleep(LATE_SECONDS)
+                log.info(PUBLISH_BEGUN)
+        await write(self, steps)
+
+    CountAgent._write_alerts = stored_is_published  # type: ignore[method-assign]
+
+
 def leave_out_a_record() -> None:
     """A record that was fetched is not handed on: the second of each fetch that has three of a partition."""
     wait = ChunkConsumer._wait_next_records
@@ -102,6 +133,7 @@ BUGS: Final = {
     "acknowledge_before_insert": acknowledge_before_insert,
     "insert_facts_once": insert_facts_once,
     "restore_beyond_the_fence": restore_beyond_the_fence,
+    "publish_what_is_new_to_the_store": publish_what_is_new_to_the_store,
     "leave_out_a_record": leave_out_a_record,
 }
 

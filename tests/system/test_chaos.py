@@ -97,6 +97,24 @@ def test_a_planted_bug_is_found(tmp_path: Path, bug: str, fault: Fault, aim: Aim
     assert verdict.audit
 
 
+def test_a_planted_bug_of_publishing_is_found_by_the_alerts_alone(tmp_path: Path) -> None:
+    """Every number is right, the view has every alert, no command complains: only readers of the topic miss some."""
+    entry = ("-m", "tests.system.planted", "publish_what_is_new_to_the_store")
+    plan = Plan(
+        seed=11, workers=1, events=5_000, events_per_second=1_000, faults={Fault.WORKER_KILLED: 1},
+        aim=Aim.ALERTS, is_repeated=True, entry=entry,
+    )  # fmt: skip
+
+    verdict = judged(tmp_path, plan)
+
+    assert verdict.hits[-1] > 0, "no kill hit what the bug is about: the run proves nothing"
+    assert verdict.differences.counts["usage.alerts: missing"] > 0
+    places = {kind.partition(":")[0] for kind in verdict.differences.counts}
+    assert places <= {"usage.alerts", "usage.alerts.state"}
+    assert not verdict.drain
+    assert not verdict.audit
+
+
 @pytest.mark.soak
 def test_the_numbers_are_right_after_many_faults(tmp_path: Path) -> None:
     """The long form: hundreds of thousands of events on three workers, and thirteen kills."""
