@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LATE_SECONDS = 3_600
+#: So many alerts are written out and on their way at a time.
+ALERTS_AT_ONCE = 2_000
 
 
 @dataclass(slots=True)
@@ -210,8 +212,15 @@ class CountAgent:
         )
 
     async def _publish_alerts(self, alerts: pl.DataFrame) -> None:
-        """To ``usage.alerts`` every transition, then the latest of each alert to ``usage.alerts.state``."""
-        messages = alert_messages(alerts)
+        """To ``usage.alerts`` every transition, then the latest of each alert to ``usage.alerts.state``.
+
+        A flood goes out in parts, so that it takes longer and not more memory, and what failed is not all sent again.
+        """
+        for part in alerts.iter_slices(ALERTS_AT_ONCE):
+            await self._publish_some_alerts(part)
+
+    async def _publish_some_alerts(self, alerts: pl.DataFrame) -> None:
+        messages = await self._spend("produce", alert_messages, alerts)
         topics = self._wiring.topics
         for topic, own in ((topics.alerts, messages), (topics.alerts_state, latest_by_id(messages))):
             await self._publisher.send_keyed(topic, own, retry=functools.partial(self._retry, what=topic))

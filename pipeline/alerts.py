@@ -20,12 +20,16 @@ from schemas.published import Alert, AlertCompleteness, AlertLane, AlertScope, A
 from schemas.rules import MONEY_MEASURES, Scope, alert_id
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
 
     from pipeline.judge_calendar import Place
+
+    Rows = NDArray[np.int64]
+    #: Org and scope id.
+    Pair = tuple[str, str]
 
 #: By what a scope's value is split, to say who contributes most.
 CONTRIBUTORS: Final = {
@@ -39,6 +43,8 @@ CONTRIBUTORS: Final = {
 TOP_LANES: Final = 5
 #: More scopes than this are asked for in several questions.
 IDS_PER_QUESTION: Final = 10_000
+#: So many turns are written out at once.
+TURNS_AT_ONCE: Final = 5_000
 
 
 class Behind(Protocol):
@@ -55,8 +61,8 @@ class Behind(Protocol):
     def unpriced(self, rows: NDArray[np.int64]) -> int:
         """What these rows add to the number of unpriced events."""
 
-    def rows_of_scope(self, scope: Scope, org: str, scope_id: str) -> NDArray[np.int64]:
-        """The rows of one scope of an org."""
+    def rows_of_scopes(self, scope: Scope, pairs: Collection[Pair]) -> dict[Pair, Rows]:
+        """The rows of each of these orgs and scope ids, in their order; none for what has no row."""
 
 
 #: (org, scope id, start) → (amount by lane, unpriced events).
@@ -76,11 +82,31 @@ def written_out(  # noqa: PLR0913 -- what a run knows
     if not turns:
         return pl.DataFrame(schema=ALERTS)
     known = yield from _contributions(turns, place=place, newest=newest)
-    rows = [
-        _row(turn, known=known, facts=facts, place=place, currency=currency, block=block)
-        for turn in sorted(turns, key=lambda turn: turn.order)
-    ]
-    return pl.DataFrame(rows, schema=ALERTS)
+    rows_of = {} if facts is None else _rows_by_scope(turns, facts)
+    return pl.concat(
+        pl.DataFrame(
+            [
+                _row(turn, known=known, facts=facts, rows_of=rows_of, place=place, currency=currency, block=block)
+                for turn in some
+            ],
+            schema=ALERTS,
+        )
+        for some in _in_parts(sorted(turns, key=lambda turn: turn.order))
+    )
+
+
+def _in_parts(turns: Sequence[Turn]) -> Iterator[Sequence[Turn]]:
+    """As rows of dictionaries they are many times as large as in columns: never all of a flood at once."""
+    for first in range(0, len(turns), TURNS_AT_ONCE):
+        yield turns[first : first + TURNS_AT_ONCE]
+
+
+def _rows_by_scope(turns: Iterable[Turn], facts: Behind) -> dict[Scope, dict[Pair, Rows]]:
+    """The new rows of every scope that has a turn."""
+    wanted: dict[Scope, set[Pair]] = {}
+    for turn in turns:
+        wanted.setdefault(turn.judged.scope, set()).add((turn.org, turn.scope_id))
+    return {scope: facts.rows_of_scopes(scope, pairs) for scope, pairs in wanted.items()}
 
 
 def _contributions(
@@ -128,12 +154,13 @@ def _row(  # noqa: PLR0913 -- likewise
     *,
     known: Mapping[tuple[Scope, Grain, str], Shares],
     facts: Behind | None,
+    rows_of: Mapping[Scope, Mapping[Pair, Rows]],
     place: Place,
     currency: str,
     block: tuple[int, datetime] | None,
 ) -> dict[str, Any]:
     judged, rule = turn.judged, turn.judged.rule
-    lanes, unpriced = _behind(turn, known=known, facts=facts)
+    lanes, unpriced = _behind(turn, known=known, facts=facts, rows_of=rows_of)
     threshold, percent = judged.limit_of(turn.limit)
     start = None if turn.start is None else instant(turn.start)
     number, recorded_at = block or _block_of(facts, turn.row)
@@ -181,7 +208,11 @@ def _row(  # noqa: PLR0913 -- likewise
 
 
 def _behind(
-    turn: Turn, *, known: Mapping[tuple[Scope, Grain, str], Shares], facts: Behind | None
+    turn: Turn,
+    *,
+    known: Mapping[tuple[Scope, Grain, str], Shares],
+    facts: Behind | None,
+    rows_of: Mapping[Scope, Mapping[Pair, Rows]],
 ) -> tuple[list[tuple[str, int]], int]:
     """The largest lanes of a turn's window with their amounts, and its unpriced events, up to the turn's event."""
     amount = _split_amount(turn.judged)
@@ -194,7 +225,7 @@ def _behind(
         for lane, units in lanes.items():
             amounts[lane] = amounts.get(lane, 0) + units
     if facts is not None and turn.row != AT_CONTROL:
-        rows = _rows_behind(turn, facts)
+        rows = _rows_behind(turn, facts, rows_of[turn.judged.scope][turn.org, turn.scope_id])
         unpriced += facts.unpriced(rows)
         numbers, lanes_of = facts.numbers(amount), facts.texts(CONTRIBUTORS[turn.judged.scope].value)
         for row in rows.tolist():
@@ -205,11 +236,12 @@ def _behind(
     return top[:TOP_LANES], unpriced
 
 
-def _rows_behind(turn: Turn, facts: Behind) -> np.ndarray:
-    rows = facts.rows_of_scope(turn.judged.scope, turn.org, turn.scope_id)
+def _rows_behind(turn: Turn, facts: Behind, rows: Rows) -> Rows:
     rows = rows[rows <= turn.row]
     starts = starts_of(turn.grain, facts.times[rows])
-    return rows[np.isin(starts, np.array(turn.seen, dtype=np.int64))]
+    is_seen = starts == turn.seen[0] if len(turn.seen) == 1 else np.isin(starts, np.array(turn.seen, dtype=np.int64))
+    seen: Rows = rows[is_seen]
+    return seen
 
 
 def _block_of(facts: Behind | None, row: int) -> tuple[int, datetime]:
@@ -219,7 +251,7 @@ def _block_of(facts: Behind | None, row: int) -> tuple[int, datetime]:
 
 def alert_messages(alerts: pl.DataFrame) -> list[tuple[str, bytes]]:
     """The messages of transitions (ALERTS): key and value, as readers of ``usage.alerts`` are promised them."""
-    return [(row["alert_id"], _json(alert_of(row))) for row in alerts.rows(named=True)]
+    return [(row["alert_id"], _json(alert_of(row))) for row in alerts.iter_rows(named=True)]
 
 
 def _json(alert: Alert) -> bytes:

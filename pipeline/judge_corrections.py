@@ -21,7 +21,7 @@ from pipeline.wide import exactly, wide_of
 from pipeline.window_times import Grain, end_of, micros, starts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Collection, Generator, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,6 +41,7 @@ class CorrectedRows:
 
     def __init__(self, corrections: pl.DataFrame) -> None:
         self.corrections = corrections
+        self._texts: dict[str, list[Any]] = {}
         self.times: Rows = corrections.get_column("time").dt.epoch("us").to_numpy()
         new, old = (wide_of(corrections.get_column(name)) for name in ("cost", "old_cost"))
         self._moved = [exactly(new, row) - exactly(old, row) for row in range(corrections.height)]
@@ -49,8 +50,10 @@ class CorrectedRows:
 
     def texts(self, name: str) -> list[Any]:
         """A column as a list; the block is the correction's, not the fact's."""
-        column = {"block": "correction_block", "recorded_at": "corrected_at"}.get(name, name)
-        return self.corrections.get_column(column).to_list()
+        if name not in self._texts:
+            column = {"block": "correction_block", "recorded_at": "corrected_at"}.get(name, name)
+            self._texts[name] = self.corrections.get_column(column).to_list()
+        return self._texts[name]
 
     def numbers(self, _: str) -> list[int]:
         """By how much each correction moves the cost, in units of 1e-12."""
@@ -60,10 +63,13 @@ class CorrectedRows:
         """By how much they move the number of unpriced events."""
         return int(self._unpriced[rows].sum())
 
-    def rows_of_scope(self, scope: Scope, org: str, scope_id: str) -> Rows:
-        """The rows of one scope of an org."""
-        is_own = (self.corrections.get_column("org") == org) & (self.corrections.get_column(scope.value) == scope_id)
-        return np.flatnonzero(is_own.to_numpy())
+    def rows_of_scopes(self, scope: Scope, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Rows]:
+        """The rows of each of these orgs and scope ids, in log order; none for what has no correction here."""
+        rows: dict[tuple[str, str], list[int]] = {pair: [] for pair in pairs}
+        for row, pair in enumerate(zip(self.texts("org"), self.texts(scope.value), strict=True)):
+            if pair in rows:
+                rows[pair].append(row)
+        return {pair: np.array(own, dtype=np.int64) for pair, own in rows.items()}
 
 
 class _Moved(NamedTuple):
@@ -188,8 +194,7 @@ class CorrectionJudge:
             )
 
     def _event(self, row: int) -> tuple[str, str, int]:
-        source, event_id, time = self.rows.corrections.select("source", "id", "time").row(row)
-        return source, event_id, micros(time)
+        return self.rows.texts("source")[row], self.rows.texts("id")[row], int(self.rows.times[row])
 
 
 def _is_watched(judged: Judged, key: Key) -> bool:

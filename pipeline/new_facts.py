@@ -15,7 +15,7 @@ from pipeline.window_times import starts_of
 from schemas.frames import MEMO_METERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -198,14 +198,13 @@ class NewFacts:
             exactly(self.column(REQUESTS), row), exactly(self.column(FAILED), row), self.numbers(judged.amount)[row]
         )
 
-    def rows_of_scope(self, scope: Scope, org: str, scope_id: str) -> Rows:
-        """The rows of one scope of an org, in the order of the log."""
-        keys, is_there = self.keys_of(scope)
-        order = self._by_key(scope)
-        key = self._keys.pairs(pl.Series([org]), pl.Series([scope_id]))
-        first, end = (int(np.searchsorted(keys, key, side=side, sorter=order)[0]) for side in ("left", "right"))
-        rows = order[first:end]
-        return rows[is_there[rows]]
+    def rows_of_scopes(self, scope: Scope, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Rows]:
+        """The rows of each of these orgs and scope ids, in the order of the log; none for what has no event here."""
+        rows, keys, _ = self._of_scope(scope)
+        orgs, ids = zip(*pairs, strict=True) if pairs else ((), ())
+        wanted = self._keys.pairs(pl.Series(orgs, dtype=pl.String), pl.Series(ids, dtype=pl.String))
+        firsts, ends = (np.searchsorted(keys, wanted, side=side).tolist() for side in ("left", "right"))
+        return {pair: rows[first:end] for pair, first, end in zip(pairs, firsts, ends, strict=True)}
 
     def unpriced(self, rows: Rows) -> int:
         """How many of these events are unpriced."""

@@ -57,8 +57,14 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 def check_alerts(found: Differences, *, bootstrap: str, store_url: str, topics: Topics) -> list[dict[str, Any]]:
     """Adds everything in which the view and the topics differ from the model, and gives what the model says."""
     must = expected_alerts(bootstrap, topics.priced)
-    right = {_name(alert): alert for alert in must}
-    _compare(right, [_of_view(row) for row in rows(store_url, _ALERTS)], found, where="alerts")
+    _compare(_by_name(must), stored_alerts(store_url), found, where="alerts")
+    check_published(found, must, bootstrap=bootstrap, topics=topics)
+    return must
+
+
+def check_published(found: Differences, must: Sequence[dict[str, Any]], *, bootstrap: str, topics: Topics) -> None:
+    """Adds everything in which ``usage.alerts`` and ``usage.alerts.state`` differ from these transitions."""
+    right = _by_name(must)
     published: dict[Name, dict[str, Any]] = {}
     for key, alert in _messages(bootstrap, topics.alerts):
         if published.setdefault(_name(alert), alert) != alert:
@@ -72,7 +78,11 @@ def check_alerts(found: Differences, *, bootstrap: str, store_url: str, topics: 
             found.add("usage.alerts.state: wrong", f"{key}: {alert}")
     for alert_id in {alert["alert_id"] for alert in must} - set(kept):
         found.add("usage.alerts.state: missing", alert_id)
-    return must
+
+
+def stored_alerts(store_url: str) -> list[dict[str, Any]]:
+    """The rows of the view ``alerts`` in the words of ``usage.alerts``."""
+    return [_of_view(row) for row in rows(store_url, _ALERTS)]
 
 
 def expected_alerts(bootstrap: str, topic: str) -> list[dict[str, Any]]:
@@ -114,6 +124,10 @@ def _entries(blocks: Sequence[Block]) -> list[dict[str, Any]]:
 
 def _name(alert: dict[str, Any]) -> Name:
     return alert["alert_id"], alert["sequence"]
+
+
+def _by_name(alerts: Iterable[dict[str, Any]]) -> dict[Name, dict[str, Any]]:
+    return {_name(alert): alert for alert in alerts}
 
 
 def _messages(bootstrap: str, topic: str) -> list[tuple[str, dict[str, Any]]]:
