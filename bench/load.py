@@ -32,13 +32,13 @@ rules:
 """
 
 
-def events(count: int, *, seed: int = 1, span_seconds: float = 7_200.0) -> Iterator[bytes]:
-    """Structured CloudEvents; ids are unique, times lie in the last ``span_seconds``."""
+def events(count: int, *, seed: int = 1, span_seconds: float | None = 7_200.0) -> Iterator[bytes]:
+    """Structured CloudEvents; ids are unique, times lie in the last ``span_seconds``; None is now, event by event."""
     rng = random.Random(seed)  # noqa: S311 -- a load, no secret
     now = time.time()
     for number in range(count):
         key = min(int(rng.paretovariate(0.9)), KEYS - 1)
-        happened = now - rng.random() * span_seconds
+        happened = time.time() if span_seconds is None else now - rng.random() * span_seconds
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(happened))
         yield (
             f'{{"specversion":"1.0","id":"req-{seed:x}-{number:08x}","source":"/gateway/eu-{key % 3}",'
