@@ -91,22 +91,20 @@ class CountAgent:
         self._should_stop = should_stop
         self._now = now
         self._states: dict[int, PartitionState] = {}
-        self._store: Store | None = None
+        self._idle_stores: list[Store] = []
 
     async def work(self, chunks: list[Chunk]) -> None:
         """Counts the blocks of these chunks. Returns when every row that came of them is acknowledged."""
         started = time.monotonic()
         blocks = _blocks_by_partition(chunks)
         runs = [_Run(partition, await self._steps(partition, run)) for partition, run in sorted(blocks.items())]
-        for run in runs:
-            await self._until_write(run)
+        await self._until_writes(runs)
         # A write of several partitions is one insert; whoever waits for a later one lets the others catch up.
         while waiting := [run for run in runs if run.pending is not None]:
             first = min(WRITES.index(type(run.pending)) for run in waiting)
             together = [run for run in waiting if isinstance(run.pending, WRITES[first])]
             await self._write([run.pending for run in together if run.pending is not None])
-            for run in together:
-                await self._until_write(run)
+            await self._until_writes(together)
         results = [run.result for run in runs if run.result is not None]
         for state, _ in results:
             self._states[state.partition] = state
@@ -137,6 +135,10 @@ class CountAgent:
                 f"{topic} partition {partition} ends at {end}, but block {newest} of it is counted already: the topic "
                 "was deleted or recreated; restore it, or migrate to a new database."
             )
+
+    async def _until_writes(self, runs: Sequence[_Run]) -> None:
+        """Side by side: while one partition waits for an answer, another one reckons."""
+        await asyncio.gather(*(self._until_write(run) for run in runs))
 
     async def _until_write(self, run: _Run) -> None:
         """Answers the questions of a run until it wants to write something, or is done."""
@@ -228,21 +230,27 @@ class CountAgent:
             self._metrics.alerts.labels(transition).inc(count_)
 
     async def _ask(self, question: Callable[[Store], Any]) -> Any:
-        return await self._retry(lambda: asyncio.to_thread(lambda: question(self._opened())), what="store")
+        return await self._retry(lambda: asyncio.to_thread(self._with_store, question), what="store")
 
     async def _insert(self, insert: Callable[[Store], None]) -> None:
         def timed() -> None:
             with self._metrics.store_insert_seconds.time():
                 cpu = time.thread_time()
-                insert(self._opened())
+                self._with_store(insert)
                 self._metrics.step_cpu.labels("store").inc(time.thread_time() - cpu)
 
         await self._retry(lambda: asyncio.to_thread(timed), what="store")
 
-    def _opened(self) -> Store:
-        if self._store is None:
-            self._store = Store(self._wiring.store)
-        return self._store
+    def _with_store(self, work: Callable[[Store], Any]) -> Any:
+        """Work in a thread, with a connection that no other thread uses meanwhile; so there are as many as threads."""
+        try:
+            store = self._idle_stores.pop()
+        except IndexError:
+            store = Store(self._wiring.store)
+        try:
+            return work(store)
+        finally:
+            self._idle_stores.append(store)
 
     async def _spend(self, step: str, work: Callable[[Any], Any], argument: Any) -> Any:
         def timed() -> Any:
