@@ -37,8 +37,9 @@ WHEN: Final = datetime.now(UTC).replace(hour=0, minute=1, second=0, microsecond=
 
 @pytest.fixture
 def installed(tmp_path: Path, broker: str, database: str, topic_prefix: str) -> Installation:
-    """Topics, tables and the rule of one's own on the shared servers."""
-    installation = Installation(tmp_path, broker, database, topic_prefix, topic_prefix.rstrip("."))
+    """Topics, tables and the rule of one's own on the shared servers; slowness puts no worker out of its group."""
+    patience = {"TALLY_SESSION_TIMEOUT_SECONDS": "60"}
+    installation = Installation(tmp_path, broker, database, topic_prefix, topic_prefix.rstrip("."), patience)
     installation.set_up(catalog=RULES)
     return installation
 
