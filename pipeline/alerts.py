@@ -52,11 +52,11 @@ class Behind(Protocol):
 
     times: NDArray[np.int64]
 
-    def texts(self, name: str) -> list[Any]:
-        """A column as a list."""
+    def texts(self, name: str, rows: NDArray[np.int64]) -> list[Any]:
+        """What these rows have in a column."""
 
-    def numbers(self, name: str) -> list[int]:
-        """What each row adds to a sum, in units of 1e-12."""
+    def numbers(self, name: str, rows: NDArray[np.int64]) -> list[int]:
+        """What these rows add to a sum, in units of 1e-12."""
 
     def unpriced(self, rows: NDArray[np.int64]) -> int:
         """What these rows add to the number of unpriced events."""
@@ -227,9 +227,9 @@ def _behind(
     if facts is not None and turn.row != AT_CONTROL:
         rows = _rows_behind(turn, facts, rows_of[turn.judged.scope][turn.org, turn.scope_id])
         unpriced += facts.unpriced(rows)
-        numbers, lanes_of = facts.numbers(amount), facts.texts(CONTRIBUTORS[turn.judged.scope].value)
-        for row in rows.tolist():
-            amounts[lanes_of[row]] = amounts.get(lanes_of[row], 0) + numbers[row]
+        lanes_of = facts.texts(CONTRIBUTORS[turn.judged.scope].value, rows)
+        for lane, units in zip(lanes_of, facts.numbers(amount, rows), strict=True):
+            amounts[lane] = amounts.get(lane, 0) + units
     top = sorted(
         ((lane, units) for lane, units in amounts.items() if lane and units), key=lambda one: (-one[1], one[0])
     )
@@ -246,7 +246,7 @@ def _rows_behind(turn: Turn, facts: Behind, rows: Rows) -> Rows:
 
 def _block_of(facts: Behind | None, row: int) -> tuple[int, datetime]:
     assert facts is not None  # noqa: S101 -- a turn without a control block has an event
-    return facts.texts("block")[row], facts.texts("recorded_at")[row]
+    return facts.texts("block", np.array([row]))[0], facts.texts("recorded_at", np.array([row]))[0]
 
 
 def alert_messages(alerts: pl.DataFrame) -> list[tuple[str, bytes]]:

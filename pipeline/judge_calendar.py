@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,10 +18,10 @@ import polars as pl
 
 from pipeline.alert_steps import AskAlerts, AskSums, windows_in_parts
 from pipeline.measure import COST, FAILED, QUANTITY, REQUESTS, Judged, Sums, units_of
-from pipeline.new_facts import NEVER
+from pipeline.new_facts import NEVER, firsts_of
 from pipeline.page import Page, org_of
 from pipeline.turns import Turn
-from pipeline.wide import approximately, exactly, wide_of
+from pipeline.wide import approximately, exactly, taken, wide_of
 from pipeline.window_times import Grain, end_of
 from schemas.rules import Scope
 
@@ -82,15 +83,18 @@ class CalendarJudge:
             return
         columns = sorted({name for judged in watched for name in judged.columns})
         yield from self._load(scope, grain, groups, rules, columns=columns)
-        sums = {name: groups.sums(self.facts.column(name)) for name in columns}
+        sums = {name: groups.sums(name) for name in columns}
         for start, span in groups.spans():
             key = scope, grain, start
             page, places = self.pages[key].with_keys(groups.keys[span])
             added = {name: column[span] for name, column in sums.items()}
             after = page.plus(places, added)
             for judged in rules:
-                fired = page.flat(_fired(judged), np.int16).copy()
+                fired = page.flat(_fired(judged), np.int16)
                 near = self._near(judged, page, after, places, fired[places], added=added, start=start)
+                if not near.any():
+                    continue
+                fired = fired.copy()
                 for candidate in np.flatnonzero(near).tolist():
                     at = places[candidate]
                     rows = groups.rows_of(span.start + candidate)
@@ -105,7 +109,8 @@ class CalendarJudge:
         wanted: list[tuple[str, int]] = []
         for start, span in groups.spans():
             page = self.pages.get((scope, grain, start), Page())
-            orgs = set(np.unique(org_of(groups.keys[span])).tolist()) - page.orgs
+            touched = org_of(groups.keys[span])
+            orgs = set(touched[firsts_of(touched)].tolist()) - page.orgs
             for org in orgs:
                 text = self.facts.org_texts[org]
                 if start <= self.memory.newest.get(text, NEVER):
@@ -188,14 +193,14 @@ class CalendarJudge:
         limits = np.array(_in_order(judged), dtype=np.float64)
         is_left = fired < len(limits)
         if judged.min_requests:
-            is_left &= approximately(after.wide(REQUESTS)[places]) >= judged.min_requests
+            is_left &= approximately(taken(after.wide(REQUESTS), places)) >= judged.min_requests
         following = limits[np.minimum(fired, len(limits) - 1)]
         if judged.is_below:
-            requests, failed = (approximately(before.wide(name)[places]) for name in (REQUESTS, FAILED))
+            requests, failed = (approximately(taken(before.wide(name), places)) for name in (REQUESTS, FAILED))
             failed += approximately(added[FAILED])
             most = failed / np.maximum(requests + approximately(added[FAILED]), 1)
             return is_left & (1 - most < following / 1e12 + MARGIN)
-        most = approximately(after.wide(judged.amount)[places])
+        most = approximately(taken(after.wide(judged.amount), places))
         if judged.is_share:
             least = self._org_costs_before(judged, before, places, start)
             return is_left & (most >= following / 1e12 * least * (1 - MARGIN))
@@ -219,7 +224,7 @@ class CalendarJudge:
         orgs = org_of(groups.keys[own])
         of_org = self.pages[Scope.ORG, grain, start]
         whole = approximately(of_org.wide(COST)[of_org.places(groups.keys[own])])
-        costs = whole - approximately(groups.sums(self.facts.column(COST))[own])
+        costs = whole - approximately(groups.sums(COST)[own])
         is_watched = [judged.rule.watches_org(self.facts.org_texts[org]) for org in orgs.tolist()]
         # An org that is not watched may not be among the groups at all: no key of it is near anything.
         wanted = org_of(page.keys[places])
@@ -234,17 +239,14 @@ class CalendarJudge:
             return known
         groups = self._org_groups[grain]
         group = int(np.flatnonzero((groups.starts == start) & (org_of(groups.keys) == org))[0])
-        rows = groups.rows_of(group).tolist()
-        costs = self.facts.numbers(COST)
+        rows = groups.rows_of(group)
+        costs = self.facts.numbers(COST, rows)
         page = self.pages[Scope.ORG, grain, start]
         whole = exactly(page.wide(COST), int(page.places(groups.keys[group : group + 1])[0]))
-        before = whole - sum(costs[row] for row in rows)
-        sums, running = [], before
-        for row in rows:
-            running += costs[row]
-            sums.append(running)
-        self._org_costs[grain, text, start] = before, rows, sums
-        return before, rows, sums
+        before = whole - sum(costs)
+        known = before, rows.tolist(), list(accumulate(costs, initial=before))[1:]
+        self._org_costs[grain, text, start] = known
+        return known
 
     def _org_cost_at(self, judged: Judged, org: int, start: int, row: int) -> int:
         if not judged.is_share:
@@ -258,7 +260,7 @@ class CalendarJudge:
     ) -> int:
         """Goes through the events of one window, and gives how many limits have fired after them."""
         facts, first = self.facts, int(rows[0])
-        org, scope_id = facts.texts("org")[first], facts.texts(judged.scope.value)[first]
+        org, scope_id = facts.org_texts[int(facts.orgs[first])], facts.text(judged.scope.value, first)
         limits = _in_order(judged)
         if not judged.rule.matches(org=org, scope_id=scope_id):
             return len(limits)

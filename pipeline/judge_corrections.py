@@ -44,20 +44,25 @@ class CorrectedRows:
         self._texts: dict[str, list[Any]] = {}
         self.times: Rows = corrections.get_column("time").dt.epoch("us").to_numpy()
         new, old = (wide_of(corrections.get_column(name)) for name in ("cost", "old_cost"))
-        self._moved = [exactly(new, row) - exactly(old, row) for row in range(corrections.height)]
+        #: By how much each correction moves the cost, in units of 1e-12.
+        self.moved = [exactly(new, row) - exactly(old, row) for row in range(corrections.height)]
         unpriced, was = (corrections.get_column(name) == "unpriced" for name in ("pricing", "old_pricing"))
         self._unpriced = unpriced.to_numpy().astype(np.int64) - was.to_numpy().astype(np.int64)
 
-    def texts(self, name: str) -> list[Any]:
-        """A column as a list; the block is the correction's, not the fact's."""
+    def texts(self, name: str, rows: Rows) -> list[Any]:
+        """What these rows have in a column; the block is the correction's, not the fact's."""
+        column = self.listed({"block": "correction_block", "recorded_at": "corrected_at"}.get(name, name))
+        return [column[row] for row in rows.tolist()]
+
+    def listed(self, name: str) -> list[Any]:
+        """A whole column as a list."""
         if name not in self._texts:
-            column = {"block": "correction_block", "recorded_at": "corrected_at"}.get(name, name)
-            self._texts[name] = self.corrections.get_column(column).to_list()
+            self._texts[name] = self.corrections.get_column(name).to_list()
         return self._texts[name]
 
-    def numbers(self, _: str) -> list[int]:
-        """By how much each correction moves the cost, in units of 1e-12."""
-        return self._moved
+    def numbers(self, _: str, rows: Rows) -> list[int]:
+        """By how much these corrections move the cost, in units of 1e-12."""
+        return [self.moved[row] for row in rows.tolist()]
 
     def unpriced(self, rows: Rows) -> int:
         """By how much they move the number of unpriced events."""
@@ -66,7 +71,7 @@ class CorrectedRows:
     def rows_of_scopes(self, scope: Scope, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Rows]:
         """The rows of each of these orgs and scope ids, in log order; none for what has no correction here."""
         rows: dict[tuple[str, str], list[int]] = {pair: [] for pair in pairs}
-        for row, pair in enumerate(zip(self.texts("org"), self.texts(scope.value), strict=True)):
+        for row, pair in enumerate(zip(self.listed("org"), self.listed(scope.value), strict=True)):
             if pair in rows:
                 rows[pair].append(row)
         return {pair: np.array(own, dtype=np.int64) for pair, own in rows.items()}
@@ -145,13 +150,15 @@ class CorrectionJudge:
     def _moved(self, scope: Scope, grain: Grain) -> list[_Moved]:
         rows = self.rows
         starts = starts_of(grain, rows.times).tolist()
-        keys = zip(rows.texts("block"), rows.texts("org"), rows.texts(scope.value), starts, strict=True)
-        last = {block: row for row, block in enumerate(rows.texts("block"))}
+        columns = rows.corrections.select("correction_block", "org", pl.col(scope.value).alias("id"))
+        blocks, orgs, ids = (column.to_list() for column in columns)
+        keys = zip(blocks, orgs, ids, starts, strict=True)
+        last = {block: row for row, block in enumerate(blocks)}
         moved: dict[tuple[int, Key], _Moved] = {}
         for row, (block, org, scope_id, start) in enumerate(keys):
             key = org, scope_id, start
             by = moved[block, key].by if (block, key) in moved else 0
-            moved[block, key] = _Moved(block, key, row, last[block], by + rows.numbers(MEASURE)[row])
+            moved[block, key] = _Moved(block, key, row, last[block], by + rows.moved[row])
         return sorted(moved.values(), key=lambda one: (one.block, one.key))
 
     def _turn(self, judged: Judged, moved: _Moved, before: int, said: dict[tuple[Key, int], _Said]) -> None:
@@ -194,7 +201,7 @@ class CorrectionJudge:
             )
 
     def _event(self, row: int) -> tuple[str, str, int]:
-        return self.rows.texts("source")[row], self.rows.texts("id")[row], int(self.rows.times[row])
+        return self.rows.listed("source")[row], self.rows.listed("id")[row], int(self.rows.times[row])
 
 
 def _is_watched(judged: Judged, key: Key) -> bool:

@@ -25,15 +25,14 @@ from pipeline.window_times import LENGTH_US, Grain, grain_of, micros, rolling_st
 from schemas.rules import Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     from pipeline.judge_calendar import Place
     from pipeline.judge_memory import JudgeMemory, RollingStates
     from pipeline.new_facts import Groups, NewFacts
-    from pipeline.page import Ids
-    from schemas.rules import Window
+    from pipeline.page import Ids, Places
 
 Family = tuple[Scope, Grain]
 _UPPER: Final = "at most "
@@ -105,11 +104,18 @@ class RollingJudge:
         steps = dict(before.steps)
         for step, span in groups.spans():
             page, places = steps.get(step, Page()).with_keys(groups.keys[span])
-            steps[step] = page.plus(places, {name: groups.sums(self.facts.column(name))[span] for name in columns})
-        bounds = self._bounds_after(before, groups, rules)
+            steps[step] = page.plus(places, {name: groups.sums(name)[span] for name in columns})
+        everyone = self.facts.groups(scope, Grain.TOTAL, among=among)
+        keys = everyone.keys
+        bounds, places_in = dict(before.bounds), {}
+        for window, amount in dict.fromkeys((judged.window, judged.amount) for judged in rules):
+            added = approximately(everyone.sums(amount))
+            bounds[window], places_in[window] = _raised(bounds.get(window, Page()), keys, amount, added)
         states = dict(before.states)
         for judged in rules:
-            walked = self._walk_all(judged, family, groups, bounds)
+            column = bounds[judged.window].columns[_UPPER + judged.amount]
+            near = keys[column[places_in[judged.window]] >= self._least(judged, keys)]
+            walked = self._walk_all(judged, family, groups, bounds[judged.window], near)
             bounds[judged.window] = walked.bounds
             states[judged.key] = walked.states
         self.rolling[family] = self._pruned(replace(before, steps=steps, bounds=bounds, states=states), grain, length)
@@ -126,40 +132,31 @@ class RollingJudge:
         length: int,
     ) -> Generator[Any, Any, None]:
         rolling = self.rolling.get(family, Rolling())
-        codes = self.facts.orgs if among is None else self.facts.orgs[among]
-        missing = sorted({self.facts.org_texts[code] for code in np.unique(codes).tolist()} - rolling.orgs)
+        texts = self.facts.org_texts
+        codes = texts if among is None else self.facts.orgs[among].tolist()
+        missing = sorted({texts[code] for code in codes} - rolling.orgs)
         known = [org for org in missing if org in self.memory.newest]
         rolling = yield from load_rolling(
             rolling, self.place, self.memory, family, known, rules=rules, columns=columns, length=length
         )
         self._before[family] = replace(rolling, orgs=rolling.orgs.union(missing))
 
-    def _within_reach(self, grain: Grain, length: int, among: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-        """The facts that any window still to come may hold."""
+    def _within_reach(self, grain: Grain, length: int, among: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """The facts that any window still to come may hold; None when that is all of them."""
         facts = self.facts
+        if facts.times.min() >= start_of(grain, int(facts.newest_after.max())) - (length - 1) * LENGTH_US[grain]:
+            return among
         oldest = starts_of(grain, facts.newest_after) - (length - 1) * LENGTH_US[grain]
         is_near: NDArray[np.bool_] = facts.times >= oldest
         return is_near if among is None else is_near & among
 
-    def _bounds_after(self, before: Rolling, groups: Groups, rules: Sequence[Judged]) -> dict[Window, Page]:
-        """What the bounds are when nothing leaves a window."""
-        keys, place_of = np.unique(groups.keys, return_inverse=True)
-        bounds = dict(before.bounds)
-        for window, amount in dict.fromkeys((judged.window, judged.amount) for judged in rules):
-            added = _summed(place_of, approximately(groups.sums(self.facts.column(amount))), length=len(keys))
-            bounds[window] = _raised(bounds.get(window, Page()), keys, amount, added)
-        return bounds
-
     # The walk.
 
-    def _walk_all(self, judged: Judged, family: Family, groups: Groups, bounds: Mapping[Window, Page]) -> _Walked:
-        page = bounds.get(judged.window, Page())
+    def _walk_all(self, judged: Judged, family: Family, groups: Groups, page: Page, near: Ids) -> _Walked:
+        """Walks through the scopes that are near a limit, or fire; gives their bounds and all states after it."""
         name = _UPPER + judged.amount
-        keys = np.unique(groups.keys)
         states = dict(self._before[family].states.get(judged.key, {}))
         rows_of: dict[tuple[str, str], list[int]] = {}
-        places = page.places(keys)
-        near = keys[page.columns[name][places] >= self._least(judged, keys)] if len(keys) else keys
         firing = self._firing(states)
         wanted = set(near.tolist())
         if firing:
@@ -168,7 +165,7 @@ class RollingJudge:
             return _Walked(page, states)
         for group in np.flatnonzero(np.isin(groups.keys, np.array(sorted(wanted), dtype=np.uint64))).tolist():
             rows = groups.rows_of(group).tolist()
-            org, scope_id = self.facts.texts("org")[rows[0]], self.facts.texts(judged.scope.value)[rows[0]]
+            org, scope_id = self.facts.text("org", rows[0]), self.facts.text(judged.scope.value, rows[0])
             rows_of.setdefault((org, scope_id), []).extend(rows)
         column = page.flat(name, np.float64).copy()
         for org, scope_id in sorted({*rows_of, *firing}):
@@ -222,9 +219,8 @@ class RollingJudge:
 
     def _rows(self, org: str) -> list[int]:
         """All new facts of an org, in the order of the log."""
-        if not self._rows_of_org:
-            for row, text in enumerate(self.facts.texts("org")):
-                self._rows_of_org.setdefault(text, []).append(row)
+        if org not in self._rows_of_org:
+            self._rows_of_org[org] = self.facts.rows_of_scopes(Scope.ORG, [(org, org)])[org, org].tolist()
         return self._rows_of_org[org]
 
     def _walk(  # noqa: PLR0913 -- whose window it is
@@ -432,20 +428,16 @@ def _bounds_of(amount: str, page: Page, steps: Iterable[Page]) -> Page:
     amounts = [np.zeros(0), *(approximately(step.wide(amount)) for step in there)]
     page, places = page.with_keys(keys)
     column = page.flat(_UPPER + amount, np.float64).copy()
-    column[places] = _summed(place_of, np.concatenate(amounts), length=len(keys))
+    column[places] = np.bincount(place_of, np.concatenate(amounts), minlength=len(keys))
     return page.with_column(_UPPER + amount, column)
 
 
-def _summed(place_of: NDArray[np.int64], amounts: NDArray[np.float64], *, length: int) -> NDArray[np.float64]:
-    return np.bincount(place_of, amounts, minlength=length).astype(np.float64)
-
-
-def _raised(page: Page, keys: Ids, amount: str, added: NDArray[np.float64]) -> Page:
-    """The bounds after more of an amount came in; keys ascend."""
+def _raised(page: Page, keys: Ids, amount: str, added: NDArray[np.float64]) -> tuple[Page, Places]:
+    """The bounds after more of an amount came in, and where the keys stand in them; keys ascend."""
     page, places = page.with_keys(keys)
     column = page.flat(_UPPER + amount, np.float64).copy()
     column[places] += added
-    return page.with_column(_UPPER + amount, column)
+    return page.with_column(_UPPER + amount, column), places
 
 
 def _states_of(judged: Judged, alerts: pl.DataFrame) -> dict[str, dict[tuple[str, int], RollingState]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from pipeline.wide import plus, zeros
+from pipeline.wide import plus, taken, zeros
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,6 +36,8 @@ class Keys:
         self._type = pl.Categorical(pl.Categories.random(physical=pl.UInt32))
         # Polars keeps the numbers for as long as a column that uses them is alive: this one is.
         self._alive = pl.Series([""]).cast(self._type)
+        #: The number of the empty text: an absent id.
+        self.absent: np.uint64 = np.uint64(self._alive.to_physical()[0])
 
     def of(self, texts: pl.Series) -> Ids:
         """One number per text."""
@@ -72,16 +74,22 @@ class Page:
 
     def with_keys(self, keys: Ids) -> tuple[Page, Places]:
         """The page with these keys (ascending, distinct) besides its own, and where they stand; new ones are zero."""
+        if not len(self.keys) and len(keys):
+            return Page(keys, {}, self.orgs), np.arange(len(keys))
         at = np.searchsorted(self.keys, keys)
-        known = np.zeros(len(keys), dtype=np.bool_)
-        inside = at < len(self.keys)
-        known[inside] = self.keys[at[inside]] == keys[inside]
-        if known.all():
+        fresh = np.take(self.keys, at, mode="clip") != keys
+        if not fresh.any():
             return self, at
-        fresh = ~known
-        columns = {name: np.insert(column, at[fresh], 0, axis=0) for name, column in self.columns.items()}
-        page = replace(self, keys=np.insert(self.keys, at[fresh], keys[fresh]), columns=columns)
-        return page, at + np.cumsum(fresh) - fresh
+        places = at + np.cumsum(fresh) - fresh
+        new = places[fresh]
+        source = np.ones(len(self.keys) + len(new), dtype=np.int64)
+        source[new] = 0
+        source[0] -= 1
+        np.cumsum(source, out=source)
+        columns = {name: _spread(column, source, new) for name, column in self.columns.items()}
+        everyone = _spread(self.keys, source, new)
+        everyone[new] = keys[fresh]
+        return replace(self, keys=everyone, columns=columns), places
 
     def wide(self, name: str) -> NDArray[np.int64]:
         """A column of sums; zeros when nothing was summed yet."""
@@ -97,8 +105,10 @@ class Page:
         """The page after sums were added at distinct places."""
         columns = dict(self.columns)
         for name, sums in added.items():
-            column = self.wide(name).copy()
-            column[places] = plus(column[places], sums)
+            before = self.columns.get(name)
+            column = zeros(len(self.keys)) if before is None else before.copy()
+            after = sums if before is None else plus(taken(before, places), sums)
+            column[:, 0][places], column[:, 1][places] = after[:, 0], after[:, 1]
             columns[name] = column
         return replace(self, columns=columns)
 
@@ -109,3 +119,10 @@ class Page:
     def with_orgs(self, orgs: Iterable[int]) -> Page:
         """The page when nothing of these orgs is missing any more."""
         return replace(self, orgs=self.orgs.union(orgs))
+
+
+def _spread(column: NDArray[Any], source: Places, new: Places) -> NDArray[Any]:
+    """The column with zeros at the places ``new``; every other place has what ``source`` points at."""
+    spread = np.take(column, source, axis=0, mode="clip")
+    spread[new] = 0
+    return spread

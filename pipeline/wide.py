@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Wide = NDArray[np.int64]
 
 _LOW: Final = (1 << 64) - 1
+#: The largest sum that stays in a low half without its top bit.
+_MOST: Final = (1 << 63) - 1
 _HALF: Final = np.int64(0xFFFF_FFFF)
 
 
@@ -40,11 +42,22 @@ def counts(flags: NDArray[np.bool_]) -> Wide:
     return column
 
 
+def taken(column: Wide, rows: NDArray[np.int64]) -> Wide:
+    """The numbers at these rows, in their order; several times as fast as an index in brackets."""
+    return np.take(column, rows, axis=0)
+
+
 def group_sums(column: Wide, starts: NDArray[np.int64]) -> Wide:
     """The sums of neighbouring rows: group g is ``column[starts[g]:starts[g + 1]]``, and no group is empty."""
     if not len(starts):
         return zeros(0)
     low, high = column[:, 0], column[:, 1]
+    longest = int(np.diff(starts, append=len(column)).max())
+    if not high.any() and low.min() >= 0 and int(low.max()) * longest <= _MOST:
+        # As nearly always: no sum outgrows its low half, so nothing is carried.
+        sums = zeros(len(starts))
+        sums[:, 0] = np.add.reduceat(low, starts)
+        return sums
     lowest = np.add.reduceat(low & _HALF, starts)
     middle = np.add.reduceat((low >> 32) & _HALF, starts) + (lowest >> 32)
     sums = np.empty((len(starts), 2), dtype=np.int64)
@@ -71,5 +84,5 @@ def approximately(column: Wide) -> NDArray[np.float64]:
 
 def exactly(column: Wide, at: int) -> int:
     """One number, in units of 1e-12."""
-    low, high = int(column[at, 0]), int(column[at, 1])
-    return (high << 64) + (low & _LOW)
+    low, high = column.item(at, 0), column.item(at, 1)
+    return (high << 64) + (low & _LOW) if high or low < 0 else low

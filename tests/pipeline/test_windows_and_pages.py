@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.measure import Judged, Sums, Value, decimal, units_of
 from pipeline.memory_alerts import grain_start
+from pipeline.new_facts import NEVER, firsts_of, newest_around, stable_order
 from pipeline.page import Keys, Page, org_of
 from pipeline.wide import approximately, exactly, group_sums, plus, wide_of
 from pipeline.window_times import Grain, end_of, instant, start_of, starts_of
@@ -55,6 +56,59 @@ def test_groups_of_neighbours_are_summed(groups: list[list[int]]) -> None:
     sums = group_sums(_column([number for group in groups for number in group]), firsts)
 
     assert [exactly(sums, row) for row in range(len(groups))] == [sum(group) for group in groups]
+
+
+@given(
+    groups=st.lists(st.lists(st.integers(0, 10**4), min_size=1, max_size=50), min_size=1, max_size=5),
+    unit=st.integers(1, 10**17),
+)
+def test_groups_are_summed_the_same_whether_or_not_a_sum_may_outgrow_64_bits(
+    groups: list[list[int]], unit: int
+) -> None:
+    """Small sums have a way of their own; the largest of these lie on both sides of where it ends."""
+    groups = [[number * unit // 10**4 * 10**4 for number in group] for group in groups]
+    firsts = np.cumsum([0, *(len(group) for group in groups)])[:-1]
+
+    sums = group_sums(_column([number for group in groups for number in group]), firsts)
+
+    assert [exactly(sums, row) for row in range(len(groups))] == [sum(group) for group in groups]
+
+
+@given(
+    numbers=st.lists(st.integers(-(2**62), 2**62) | st.integers(-3, 3)),
+    unsigned=st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 3)),
+)
+def test_digits_are_sorted_as_numbers_are(numbers: list[int], unsigned: list[int]) -> None:
+    """Signed or not, however far apart; equal ones stay in their order."""
+    order = stable_order(np.array(numbers, dtype=np.int64)).tolist()
+    unsigned_order = stable_order(np.array(unsigned, dtype=np.uint64)).tolist()
+
+    assert order == sorted(range(len(numbers)), key=numbers.__getitem__)
+    assert unsigned_order == sorted(range(len(unsigned)), key=unsigned.__getitem__)
+
+
+@given(
+    events=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9) | st.integers(-(2**61), 2**61))),
+    known=st.tuples(*[st.just(NEVER) | st.integers(0, 9)] * 4),
+)
+def test_the_newest_time_of_an_org_is_known_around_every_event(
+    events: list[tuple[int, int]], known: tuple[int, ...]
+) -> None:
+    """Right before and right after each, in the order of the log, however far apart the times are."""
+    orgs = np.array([org for org, _ in events], dtype=np.int64)
+    rows = stable_order(orgs)
+    firsts = firsts_of(orgs[rows]) if events else rows
+    own_known = np.array([known[org] for org in orgs[rows][firsts].tolist()], dtype=np.int64)
+
+    times = np.array([time for _, time in events], dtype=np.int64)
+    before, after = newest_around(times, own_known, rows=rows, firsts=firsts)
+
+    newest = dict(enumerate(known))
+    expected = []
+    for org, time in events:
+        expected.append((newest[org], max(newest[org], time)))
+        newest[org] = max(newest[org], time)
+    assert list(zip(before.tolist(), after.tolist(), strict=True)) == expected
 
 
 @given(first=st.sets(st.integers(0, 30)), second=st.sets(st.integers(0, 30), min_size=1))
