@@ -100,16 +100,17 @@ def window_sums(  # noqa: PLR0913 -- the question's own parts
 def _settled_sums(store: Store, asked: dict[str, Any], *, before: int) -> tuple[pl.DataFrame, Sequence[dict[str, Any]]]:
     """The sums by totals without the hours that a later block wrote, and these hours.
 
-    It takes two looks, and between them somebody may write: the new owner of the partition while this worker sleeps,
-    or a late write of the old one. What the second look shows of a later block is not believed; one looks again, and
-    sees it in the first.
+    Nearly always there are none, and one look is enough. Otherwise it takes several, and between two of them somebody
+    may write: the new owner of the partition while this worker sleeps, or a late write of the old one. So what a look
+    shows of a later block is never believed: one asks again which hours these are.
     """
+    ahead: list[dict[str, Any]] = []
     while True:
-        ahead = store.rows(query("hours_ahead"), asked)
         hours = {"ahead_orgs": [row["org"] for row in ahead], "ahead_hours": [row["hour_seconds"] for row in ahead]}
         answer = store.arrow(query("window_sums"), {**asked, **hours})
         if not answer.num_rows or answer.column("last_block").to_numpy().max() < before:
             return _sums(answer), ahead
+        ahead = store.rows(query("hours_ahead"), asked)
 
 
 def latest_alerts(  # noqa: PLR0913 -- the question's own parts

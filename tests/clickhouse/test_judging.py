@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ def test_the_model_answers_as_the_real_store_through_crashes(clickhouse: Store) 
 @pytest.mark.servers
 def test_what_is_written_between_two_looks_is_not_believed(clickhouse: Store) -> None:
     """A sum takes more than one look at the store; a worker that slept between them must not see what others wrote."""
-    believable = 0
+    believable, woken = 0, Counter[int]()
     for seed in range(3):
         for table in TABLES:
             clickhouse.command(f"TRUNCATE TABLE {table}")
@@ -73,24 +74,34 @@ def test_what_is_written_between_two_looks_is_not_believed(clickhouse: Store) ->
             sums = [step for step in steps if isinstance(step, AskSums) and step.grain != "minute"]
             asked += [(step, answer(step, clickhouse)) for step in sums[:2]]
         totals = pl.concat(written)
-        for step, said in asked:
+        for (step, said), looks in product(asked, (1, 2)):
             is_late = pl.col("version") >= step.before
+            late = totals.filter(is_late).sample(fraction=1, shuffle=True, seed=seed)
+            # With one look nothing late is there before it; with two something is, so that there is a second look.
+            seen, unseen = (late.head(0), late) if looks == 1 else (late.head(1 + late.height // 2), late)
             clickhouse.command("TRUNCATE TABLE totals_rows")
-            insert_totals(clickhouse, totals.filter(~is_late))
-            late = totals.filter(is_late)
-            sleeper = _Sleeper(clickhouse, partial(insert_totals, clickhouse, late))
+            insert_totals(clickhouse, pl.concat([totals.filter(~is_late), seen]))
+            sleeper = _Sleeper(clickhouse, partial(insert_totals, clickhouse, unseen), looks=looks)
 
             assert _sorted(answer(step, sleeper)).equals(_sorted(said)), (seed, step)  # type: ignore[arg-type]
             believable += not _sorted(answer(replace(step, before=2**60), clickhouse)).equals(_sorted(said))
+            woken[looks] += sleeper.is_awake
     assert believable > 5, "what was written late would not have changed the answers: the test proves nothing"
+    assert min(woken[1], woken[2]) > 5, "nobody slept between two looks: the test proves nothing"
 
 
 class _Sleeper:
-    """The store as a worker sees it that sleeps after its first look, while others write."""
+    """The store as a worker sees it that sleeps after some looks, while others write."""
 
-    def __init__(self, store: Store, meanwhile: Callable[[], None]) -> None:
+    def __init__(self, store: Store, meanwhile: Callable[[], None], *, looks: int) -> None:
         self._store = store
-        self._meanwhile: Callable[[], None] | None = meanwhile
+        self._meanwhile = meanwhile
+        self._looks = looks
+
+    @property
+    def is_awake(self) -> bool:
+        """Whether it has slept."""
+        return self._looks <= 0
 
     def rows(self, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         """As the store's."""
@@ -105,9 +116,9 @@ class _Sleeper:
         return found
 
     def _sleep(self) -> None:
-        meanwhile, self._meanwhile = self._meanwhile, None
-        if meanwhile:
-            meanwhile()
+        self._looks -= 1
+        if self._looks == 0:
+            self._meanwhile()
 
 
 class _SideBySide(MemoryStore):
