@@ -2,7 +2,8 @@
 
 A window is the last N steps of event time and ends with the step of its org's newest event. Steps are kept apart, so
 a window's value is a sum over pages. Who is certainly under all limits (an upper bound that only grows, set right
-whenever it comes near) is not looked at; everyone else is walked through event by event in exact numbers.
+whenever it comes near) is not looked at, nor who fires and certainly goes on; everyone else is walked through event by event in
+exact numbers.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import polars as pl
 from pipeline.alert_steps import AskAlerts, AskSums, windows_in_parts
 from pipeline.judge_calendar import MARGIN, orgs_watched, put_sums, quantity_names, sums_at
 from pipeline.judge_memory import Rolling, RollingState
-from pipeline.measure import COST, NOTHING, Judged, Sums, units_of
+from pipeline.measure import COST, NOTHING, RESOLVED_UNDER_PERCENT, Judged, Sums, units_of
 from pipeline.new_facts import NEVER
 from pipeline.page import Page, org_of
 from pipeline.turns import Turn
-from pipeline.wide import approximately, exactly
+from pipeline.wide import approximately, exactly, taken
 from pipeline.window_times import LENGTH_US, Grain, grain_of, micros, rolling_start, start_of, starts_of, step_us
 from schemas.rules import Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from pipeline.page import Ids, Places
 
 Family = tuple[Scope, Grain]
+#: Of one rule and scope, by the index of the limit.
+States = dict[int, RollingState]
 _UPPER: Final = "at most "
 _NO_KEYS: Final = np.zeros(0, dtype=np.uint64)
 
@@ -155,39 +158,93 @@ class RollingJudge:
     def _walk_all(self, judged: Judged, family: Family, groups: Groups, page: Page, near: Ids) -> _Walked:
         """Walks through the scopes that are near a limit, or fire; gives their bounds and all states after it."""
         name = _UPPER + judged.amount
-        states = dict(self._before[family].states.get(judged.key, {}))
+        before = self._before[family].states.get(judged.key, {})
+        known = self._known(before)
+        firing = sorted(scope for scope, own in known.items() if any(state.is_firing for state in own.values()))
+        keys = self.memory.keys.pairs(*_columns(firing))
+        is_calm = self._calm(judged, family, page, keys, [(org, known[org, scope_id]) for org, scope_id in firing])
+        restless = [scope for scope, calm in zip(firing, is_calm.tolist(), strict=True) if not calm]
+        wanted = np.union1d(np.setdiff1d(near, keys[is_calm]), keys[~is_calm])
+        if not len(wanted):
+            return _Walked(page, before)
         rows_of: dict[tuple[str, str], list[int]] = {}
-        firing = self._firing(states)
-        wanted = set(near.tolist())
-        if firing:
-            wanted |= {int(key) for key in self.memory.keys.pairs(*_columns(firing)).tolist()}
-        if not wanted:
-            return _Walked(page, states)
-        for group in np.flatnonzero(np.isin(groups.keys, np.array(sorted(wanted), dtype=np.uint64))).tolist():
+        for group in np.flatnonzero(np.isin(groups.keys, wanted)).tolist():
             rows = groups.rows_of(group).tolist()
             org, scope_id = self.facts.text("org", rows[0]), self.facts.text(judged.scope.value, rows[0])
             rows_of.setdefault((org, scope_id), []).extend(rows)
-        column = page.flat(name, np.float64).copy()
-        for org, scope_id in sorted({*rows_of, *firing}):
-            if not judged.rule.matches(org=org, scope_id=scope_id):
-                continue
-            own_states = {index: state for (sid, index), state in states.get(org, {}).items() if sid == scope_id}
-            rows = sorted(rows_of.get((org, scope_id), []))
-            amount, own_states = self._walk(judged, family, org=org, scope_id=scope_id, own=rows, states=own_states)
-            others = {key: state for key, state in states.get(org, {}).items() if key[0] != scope_id}
-            states[org] = {**others, **{(scope_id, index): state for index, state in own_states.items()}}
-            at = int(page.places(self.memory.keys.pairs(*_columns([(org, scope_id)])))[0])
-            if at >= 0:
-                column[at] = float(amount)
-        states = {org: of_org for org, of_org in states.items() if of_org}
-        return _Walked(page.with_column(name, column), states)
-
-    def _firing(self, states: RollingStates) -> list[tuple[str, str]]:
-        """The scopes that fire, of orgs that have new facts."""
-        orgs = (org for org in self.facts.org_texts.values() if org in states)
-        return sorted(
-            {(org, scope_id) for org in orgs for (scope_id, _), state in states[org].items() if state.is_firing}
+        scopes = sorted(
+            scope for scope in {*rows_of, *restless} if judged.rule.matches(org=scope[0], scope_id=scope[1])
         )
+        keys = self.memory.keys.pairs(*_columns(scopes))
+        places = {step: held.places(keys).tolist() for step, held in self._before[family].steps.items()}
+        states = {org: dict(of_org) for org, of_org in before.items()}
+        amounts = np.zeros(len(scopes))
+        for number, (org, scope_id) in enumerate(scopes):
+            own = known.get((org, scope_id), {})
+            running = self._running(judged, family, org, {step: at[number] for step, at in places.items()})
+            rows = sorted(rows_of.get((org, scope_id), []))
+            amount, after = self._walk(judged, family, running, org=org, scope_id=scope_id, own=rows, states=dict(own))
+            amounts[number] = float(amount)
+            of_org = states.setdefault(org, {})
+            for index in own:
+                del of_org[scope_id, index]
+            of_org.update({(scope_id, index): state for index, state in after.items()})
+        column = page.flat(name, np.float64).copy()
+        at = page.places(keys)
+        column[at[at >= 0]] = amounts[at >= 0]
+        return _Walked(page.with_column(name, column), {org: of_org for org, of_org in states.items() if of_org})
+
+    def _known(self, states: RollingStates) -> dict[tuple[str, str], States]:
+        """The states by scope, of orgs that have new facts."""
+        known: dict[tuple[str, str], States] = {}
+        for org in self.facts.org_texts.values():
+            for (scope_id, index), state in states.get(org, {}).items():
+                known.setdefault((org, scope_id), {})[index] = state
+        return known
+
+    def _calm(
+        self,
+        judged: Judged,
+        family: Family,
+        page: Page,
+        keys: Ids,
+        firing: Sequence[tuple[str, dict[int, RollingState]]],
+    ) -> NDArray[np.bool_]:
+        """Which firing scopes (org and states, with these keys) surely stay as they are, whatever the run does to them.
+
+        No window of the run holds less than the steps that all of them share, nor more than its bound; so nothing is
+        resolved whose limit is under the one, and nothing fires whose limit is above the other.
+        """
+        if judged.is_below or judged.is_share or not firing:
+            return np.zeros(len(firing), dtype=np.bool_)
+        steps, size = self._before[family].steps, step_us(judged.window)
+        least = np.zeros(len(firing))
+        of_span: dict[tuple[int, int], list[int]] = {}
+        for place, (org, _) in enumerate(firing):
+            of_span.setdefault(self._shared_steps(judged, org), []).append(place)
+        for (first, last), own in of_span.items():
+            rows = np.array(own)
+            for held in (steps[step] for step in range(first, last + 1, size) if step in steps):
+                at = held.places(keys[rows])
+                is_there = at >= 0
+                least[rows[is_there]] += approximately(taken(held.wide(judged.amount), at[is_there]))
+        at = page.places(keys)
+        most = np.where(at >= 0, page.flat(_UPPER + judged.amount, np.float64)[np.maximum(at, 0)], np.inf)
+        resolving, following = np.empty(len(firing)), np.empty(len(firing))
+        for place, (_, states) in enumerate(firing):
+            is_firing = [(index in states) and states[index].is_firing for index in range(len(judged.limits))]
+            limits = list(zip(judged.limits, is_firing, strict=True))
+            resolving[place] = max(limit for limit, fires in limits if fires) * RESOLVED_UNDER_PERCENT / 100
+            following[place] = min((limit for limit, fires in limits if not fires), default=np.inf)
+        return (least * (1 - MARGIN) >= resolving) & (most < following * (1 - MARGIN))
+
+    def _shared_steps(self, judged: Judged, org: str) -> tuple[int, int]:
+        """The first and the last step that all windows of an org in this run share; if none, the first is later."""
+        rows = self._rows(org)
+        grain = grain_of(judged.window)
+        first = start_of(grain, max(self.memory.newest.get(org, NEVER), int(self.facts.newest_after[rows[0]])))
+        last = start_of(grain, int(self.facts.newest_after[rows[-1]]))
+        return rolling_start(judged.window, last), first
 
     def _least(self, judged: Judged, keys: NDArray[np.uint64]) -> float | NDArray[np.float64]:
         """The least amount that could cross a limit, a little less than exactly."""
@@ -203,14 +260,11 @@ class RollingJudge:
 
     def _org_least(self, judged: Judged, org: str) -> float:
         """The least cost that the org can have in a window of this run: that of the steps which all windows share."""
-        rows = self._rows(org)
-        grain = grain_of(judged.window)
-        first = start_of(grain, max(self.memory.newest.get(org, NEVER), int(self.facts.newest_after[rows[0]])))
-        last = start_of(grain, int(self.facts.newest_after[rows[-1]]))
-        steps = self._before[Scope.ORG, grain].steps
+        first, last = self._shared_steps(judged, org)
+        steps = self._before[Scope.ORG, grain_of(judged.window)].steps
         key = self.memory.keys.pairs(*_columns([(org, org)]))
         whole = 0
-        for step in range(rolling_start(judged.window, last), first + 1, LENGTH_US[grain]):
+        for step in range(first, last + 1, step_us(judged.window)):
             page = steps.get(step)
             at = -1 if page is None else int(page.places(key)[0])
             if page is not None and at >= 0:
@@ -227,6 +281,7 @@ class RollingJudge:
         self,
         judged: Judged,
         family: Family,
+        running: RunningWindow,
         *,
         org: str,
         scope_id: str,
@@ -236,8 +291,7 @@ class RollingJudge:
         """Goes through what happens to one scope; gives what its window holds at the end, and its states."""
         facts, window = self.facts, judged.window
         newest = self.memory.newest.get(org, NEVER)
-        running = self._running(judged, family, org, scope_id)
-        of_org = self._running(judged, (Scope.ORG, family[1]), org, org) if judged.is_share else None
+        of_org = self._running_of_org(judged, org) if judged.is_share else None
         size = step_us(window)
         is_own = set(own)
         last = newest
@@ -323,19 +377,22 @@ class RollingJudge:
                 )
             )
 
-    def _running(self, judged: Judged, family: Family, org: str, scope_id: str) -> RunningWindow:
-        """What a scope's steps held before this run."""
+    def _running_of_org(self, judged: Judged, org: str) -> RunningWindow:
+        family = Scope.ORG, grain_of(judged.window)
+        key = self.memory.keys.pairs(*_columns([(org, org)]))
+        places = {step: int(page.places(key)[0]) for step, page in self._before[family].steps.items()}
+        return self._running(judged, family, org, places)
+
+    def _running(self, judged: Judged, family: Family, org: str, places: Mapping[int, int]) -> RunningWindow:
+        """What a scope's steps held before this run; ``places`` are where it stands in their pages."""
         running = RunningWindow(step_us(judged.window), judged.window.steps)
-        key = self.memory.keys.pairs(*_columns([(org, scope_id)]))
         newest = self.memory.newest.get(org)
         if newest is None:
             return running
         last = start_of(family[1], newest)
         for step in range(rolling_start(judged.window, last), last + 1, running.step_us):
-            page = self._before[family].steps.get(step)
-            at = -1 if page is None else int(page.places(key)[0])
-            if page is not None and at >= 0:
-                running.add(step, sums_at(judged, page, at))
+            if (at := places.get(step, -1)) >= 0:
+                running.add(step, sums_at(judged, self._before[family].steps[step], at))
         return running
 
     def _pruned(self, rolling: Rolling, grain: Grain, length: int) -> Rolling:
