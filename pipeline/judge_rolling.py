@@ -2,8 +2,8 @@
 
 A window is the last N steps of event time and ends with the step of its org's newest event. Steps are kept apart, so
 a window's value is a sum over pages. Who is certainly under all limits (an upper bound that only grows, set right
-whenever it comes near) is not looked at, nor who fires and certainly goes on; everyone else is walked through event by event in
-exact numbers.
+whenever it comes near) is not looked at, nor who fires and certainly goes on. Everyone else is walked through event by
+event in exact numbers.
 """
 
 from __future__ import annotations
