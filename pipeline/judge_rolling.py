@@ -208,7 +208,7 @@ class RollingJudge:
         family: Family,
         page: Page,
         keys: Ids,
-        firing: Sequence[tuple[str, dict[int, RollingState]]],
+        firing: Sequence[tuple[str, States]],
     ) -> NDArray[np.bool_]:
         """Which firing scopes (org and states, with these keys) surely stay as they are, whatever the run does to them.
 
@@ -286,8 +286,8 @@ class RollingJudge:
         org: str,
         scope_id: str,
         own: list[int],
-        states: dict[int, RollingState],
-    ) -> tuple[int, dict[int, RollingState]]:
+        states: States,
+    ) -> tuple[int, States]:
         """Goes through what happens to one scope; gives what its window holds at the end, and its states."""
         facts, window = self.facts, judged.window
         newest = self.memory.newest.get(org, NEVER)
@@ -335,7 +335,7 @@ class RollingJudge:
         of_org: RunningWindow | None,
         *,
         scope: tuple[str, str],
-        states: dict[int, RollingState],
+        states: States,
         is_of_others: bool,
     ) -> None:
         facts, window = self.facts, judged.window
