@@ -54,6 +54,7 @@ def _alert_answer(question: AlertQuestion, store: Store, place: dict[str, Any]) 
                 grain=question.grain,
                 windows=question.windows,
                 names=question.names,
+                with_tokens=question.with_tokens,
                 ids=question.ids,
                 by=question.by,
             )

@@ -55,6 +55,7 @@ def window_sums(  # noqa: PLR0913 -- the question's own parts
     scope: str,
     grain: str,
     windows: pl.DataFrame,
+    with_tokens: bool = False,
     names: Sequence[str] = (),
     ids: Sequence[str] | None = None,
     by: str | None = None,
@@ -62,6 +63,8 @@ def window_sums(  # noqa: PLR0913 -- the question's own parts
     """The sums of windows by scope (WINDOW_SUMS) as they were before the block, by org, id, start and lane.
 
     By the hourly totals, except hours that a later block wrote already and steps of a minute: these by the facts.
+    Tokens, which cost more to read and add up than all the rest, are 0 unless they are wanted; so are ``names``, the
+    quantities.
     """
     if not windows.height:
         return pl.DataFrame(schema=WINDOW_SUMS)
@@ -74,10 +77,13 @@ def window_sums(  # noqa: PLR0913 -- the question's own parts
         "before": before,
         "scope": scope,
         "grain": grain,
-        "by": by or "",
+        "is_split": by is not None,
+        "by": by or scope,
         "orgs": windows.get_column("org").unique().to_list(),
         "window_orgs": windows.get_column("org").to_list(),
         "window_starts": starts,
+        "with_tokens": with_tokens,
+        "with_quantities": bool(names),
         "names": list(names),
         "every_id": ids is None,
         "ids": list(ids or ()),
@@ -87,14 +93,25 @@ def window_sums(  # noqa: PLR0913 -- the question's own parts
     }
     if grain == "minute":
         asked |= {"to_seconds": max(starts) // _MICRO + 60, "in_hours": False, "ahead_orgs": [], "ahead_hours": []}
-        return _sums(store.arrow(query("window_sums_of_facts"), asked))
+        return _added(_sums_of_changes(store, asked), names=names)
     settled, ahead = _settled_sums(store, asked, before=before)
     if not ahead:
         return settled
     hours = [row["hour_seconds"] for row in ahead]
     asked |= {"ahead_orgs": [row["org"] for row in ahead], "ahead_hours": hours, "in_hours": True}
     asked |= {"from_seconds": min(hours), "to_seconds": max(hours) + HOUR_SECONDS}
-    return _added([settled, _sums(store.arrow(query("window_sums_of_facts"), asked))], names=names)
+    return _added([settled, *_sums_of_changes(store, asked)], names=names)
+
+
+def _sums_of_changes(store: Store, asked: dict[str, Any]) -> list[pl.DataFrame]:
+    """The sums by facts, and what corrections changed in them; nearly always there are none of these to ask for.
+
+    Nobody changes what blocks before this one wrote, so the answers belong together.
+    """
+    queries = ["window_sums_of_facts"]
+    if store.rows(query("has_corrections"), asked):
+        queries.append("window_sums_of_corrections")
+    return [_sums(store.arrow(query(name), asked)) for name in queries]
 
 
 def _settled_sums(store: Store, asked: dict[str, Any], *, before: int) -> tuple[pl.DataFrame, Sequence[dict[str, Any]]]:

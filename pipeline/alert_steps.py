@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pipeline.measure import TOKENS, quantity_names
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -39,7 +41,8 @@ class AskSums:
     """The sums of windows by scope. Answer: WINDOW_SUMS, without rows for what has no events or an absent id.
 
     ``windows`` has the columns org and start: the windows of that grain that are asked for. ``ids`` limits the scopes,
-    ``by`` splits each into lanes, and ``names`` are quantities that are summed besides.
+    ``by`` splits each into lanes. ``sums`` are those that somebody wants, as ``pipeline/measure.py`` calls them: tokens
+    and quantities are expensive and only summed when they are named (tokens are 0 otherwise), the others always are.
     """
 
     partition: int
@@ -47,9 +50,19 @@ class AskSums:
     scope: Scope
     grain: Grain
     windows: pl.DataFrame
-    names: tuple[str, ...] = ()
+    sums: tuple[str, ...] = ()
     ids: tuple[str, ...] | None = None
     by: Scope | None = None
+
+    @property
+    def with_tokens(self) -> bool:
+        """Whether tokens are wanted."""
+        return TOKENS in self.sums
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The quantities that are wanted, in the order of the answer's."""
+        return quantity_names(self.sums)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.alert_steps import AskSums
-from pipeline.judge_calendar import answer_column, quantity_names
+from pipeline.judge_calendar import answer_column
 from pipeline.measure import COST, FAILED, Judged, decimal
 from pipeline.new_facts import NEVER
 from pipeline.turns import AT_CONTROL, Turn
@@ -125,11 +125,10 @@ def _contributions(
         if not windows:
             continue
         frame = pl.DataFrame(sorted(windows), schema={"org": pl.String, "start": pl.Int64}, orient="row")
-        names = quantity_names((amount,))
         for first in range(0, len(ids), IDS_PER_QUESTION):
             some = tuple(ids[first : first + IDS_PER_QUESTION])
             answer: pl.DataFrame = yield AskSums(
-                place.partition, place.before, scope, grain, frame, names=names, ids=some, by=CONTRIBUTORS[scope]
+                place.partition, place.before, scope, grain, frame, sums=(amount,), ids=some, by=CONTRIBUTORS[scope]
             )
             _take(answer, shares, amount)
     return known

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.alert_steps import AskAlerts, AskSums, windows_in_parts
-from pipeline.measure import COST, FAILED, QUANTITY, REQUESTS, Judged, Sums, units_of
+from pipeline.measure import COST, FAILED, QUANTITY, REQUESTS, Judged, Sums, quantity_names, units_of
 from pipeline.new_facts import NEVER, firsts_of
 from pipeline.page import Page, org_of
 from pipeline.turns import Turn
@@ -118,9 +118,7 @@ class CalendarJudge:
             self.pages[scope, grain, start] = page.with_orgs(orgs)
         wanted.sort()
         for windows in windows_in_parts(wanted):
-            sums = yield AskSums(
-                self.place.partition, self.place.before, scope, grain, windows, names=quantity_names(columns)
-            )
+            sums = yield AskSums(self.place.partition, self.place.before, scope, grain, windows, sums=tuple(columns))
             fired = yield from self._fired_before(rules, windows)
             self._put(scope, grain, sums, fired, rules, columns=columns)
 
@@ -321,11 +319,6 @@ def orgs_watched(facts: NewFacts, rules: Iterable[Judged]) -> Flags | None:
     return np.isin(facts.orgs, np.array(watched, dtype=np.uint64))
 
 
-def quantity_names(columns: Iterable[str]) -> tuple[str, ...]:
-    """The quantities among sums, by their own names."""
-    return tuple(name.removeprefix(QUANTITY) for name in columns if name.startswith(QUANTITY))
-
-
 def put_sums(page: Page, memory: JudgeMemory, sums: pl.DataFrame, *, columns: Sequence[str]) -> Page:
     """The page with an answer (WINDOW_SUMS of one start) added to it."""
     keys = memory.keys.pairs(sums.get_column("org"), sums.get_column("id"))
@@ -335,7 +328,7 @@ def put_sums(page: Page, memory: JudgeMemory, sums: pl.DataFrame, *, columns: Se
 
 
 def answer_column(sums: pl.DataFrame, name: str, columns: Sequence[str]) -> NDArray[np.int64]:
-    """One of the sums of an answer that was asked for with ``quantity_names(columns)``."""
+    """One of the sums of an answer that was asked for with ``columns``."""
     if not name.startswith(QUANTITY):
         return wide_of(sums.get_column(name))
     place = quantity_names(columns).index(name.removeprefix(QUANTITY))

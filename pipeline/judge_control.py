@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from pipeline.alert_steps import AskAlerts, AskLastFacts, AskNewest, AskSums, windows_in_parts
-from pipeline.judge_calendar import answer_column, quantity_names
+from pipeline.judge_calendar import answer_column
 from pipeline.measure import FAILED, NOTHING, REQUESTS, Judged, Sums, units_of
 from pipeline.turns import AT_CONTROL, Turn
 from pipeline.wide import exactly
@@ -168,9 +168,8 @@ class ControlJudge:
             ]
             answers: list[pl.DataFrame] = []
             for windows in windows_in_parts(wanted):
-                names = quantity_names((judged.amount,))
                 answer: pl.DataFrame = yield AskSums(
-                    self.place.partition, self.place.before, judged.scope, grain, windows, names=names
+                    self.place.partition, self.place.before, judged.scope, grain, windows, sums=(judged.amount,)
                 )
                 answers.append(answer)
             self._live[key] = _summed(answers, judged)

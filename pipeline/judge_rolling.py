@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.alert_steps import AskAlerts, AskSums, windows_in_parts
-from pipeline.judge_calendar import MARGIN, orgs_watched, put_sums, quantity_names, sums_at
+from pipeline.judge_calendar import MARGIN, orgs_watched, put_sums, sums_at
 from pipeline.judge_memory import Rolling, RollingState
 from pipeline.measure import COST, NOTHING, RESOLVED_UNDER_PERCENT, Judged, Sums, units_of
 from pipeline.new_facts import NEVER
@@ -441,9 +441,7 @@ def load_rolling(  # noqa: PLR0913 -- whose steps, and how far back
         (org, start_of(grain, memory.newest[org]) - back * size) for org in orgs for back in range(length - 1, -1, -1)
     ]
     for windows in windows_in_parts(wanted):
-        sums: pl.DataFrame = yield AskSums(
-            place.partition, place.before, scope, grain, windows, names=quantity_names(columns)
-        )
+        sums: pl.DataFrame = yield AskSums(place.partition, place.before, scope, grain, windows, sums=tuple(columns))
         for (start,), own in sums.group_by("start"):
             page = _emptied(steps.get(start, Page()), memory, own)
             steps[start] = put_sums(page, memory, own, columns=columns)

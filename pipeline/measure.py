@@ -14,6 +14,8 @@ from pipeline.decimal_columns import UNITS
 from schemas.rules import PROJECTED_AFTER, PROJECTED_METHOD
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from schemas.rules import Rule, Scope, Window
 
 REQUESTS: Final = "requests"
@@ -56,6 +58,11 @@ class Sums(NamedTuple):
 
 
 NOTHING: Final = Sums(0, 0, 0)
+
+
+def quantity_names(sums: Iterable[str]) -> tuple[str, ...]:
+    """The quantities among sums, by their own names."""
+    return tuple(name.removeprefix(QUANTITY) for name in sums if name.startswith(QUANTITY))
 
 
 class Value(NamedTuple):

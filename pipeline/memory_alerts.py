@@ -67,7 +67,12 @@ def _sums(question: AskSums, facts: Sequence[Row]) -> pl.DataFrame:
             Decimal(sum(fact["status"] != "ok" for fact in group)),
             Decimal(sum(fact["pricing"] == "unpriced" for fact in group)),
             _added(fact["cost"] for fact in group if fact["cost"] is not None),
-            _added(quantity for fact in group for meter, name, quantity in _lines(fact) if _is_token(meter, name)),
+            _added(
+                quantity
+                for fact in group
+                for meter, name, quantity in _lines(fact)
+                if question.with_tokens and _is_token(meter, name)
+            ),
             [
                 _added(q for fact in group for meter, _, q in _lines(fact) if meter == wanted)
                 for wanted in question.names
