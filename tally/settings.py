@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     batch_events_max: int = Field(
         50_000, ge=1, le=500_000, description="A flush to the store holds about this at most."
     )
-    batch_wait_seconds: float = Field(0.5, gt=0, le=10, description="A flush happens at the latest after this.")
+    batch_wait_seconds: float = Field(0.25, gt=0, le=10, description="A flush happens at the latest after this.")
     identities_max: int = Field(
         40_000_000, ge=1_000, description="Identities kept in memory per worker, 8 bytes each; older ones are asked."
     )
