@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from clickhouse.corrections import states_before
 from clickhouse.counting import identities_before, known_facts, totals_before
 from clickhouse.judging import in_force_before, last_facts, latest_alerts, newest_times, window_sums
-from pipeline.alert_steps import AlertQuestion, AskAlerts, AskInForce, AskLastFacts, AskNewest, AskSums
 from pipeline.correct import AskStates
 from pipeline.count import AskIdentities, AskKnown, AskTotals, IdentitiesAnswer
+from pipeline.judging.steps import AlertQuestion, AskAlerts, AskInForce, AskLastFacts, AskNewest, AskSums
 
 if TYPE_CHECKING:
     from clickhouse.client import Store

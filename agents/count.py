@@ -25,8 +25,6 @@ from agents.retrying import until_done
 from clickhouse.client import Store
 from clickhouse.corrections import insert_corrections
 from clickhouse.counting import insert_facts, insert_rows, insert_totals, newest_block
-from pipeline.alert_steps import InsertAlerts, InsertControls, PublishAlerts
-from pipeline.alerts import alert_messages, latest_by_id
 from pipeline.block import CONTROL_HEADER, CORRECTION_HEADER, Block, merge
 from pipeline.conflicts import conflict_reject
 from pipeline.correct import InsertCorrections
@@ -42,6 +40,8 @@ from pipeline.count import (
     count,
     fresh,
 )
+from pipeline.judging.alerts import alert_messages, latest_by_id
+from pipeline.judging.steps import InsertAlerts, InsertControls, PublishAlerts
 from schemas.errors import LogBroken
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ import numpy as np
 import polars as pl
 import psutil
 
-from pipeline.alert_steps import AskAlerts, AskInForce, AskLastFacts, AskNewest, AskSums, InsertAlerts
 from pipeline.block import Block, encode_block
 from pipeline.count import AskIdentities, AskKnown, AskTotals, CountLimits, IdentitiesAnswer, count, fresh
+from pipeline.judging.steps import AskAlerts, AskInForce, AskLastFacts, AskNewest, AskSums, InsertAlerts
 from schemas.alerting import ALERTS, LAST_FACTS, NEWEST, WINDOW_SUMS, InForce
 from schemas.counted import KNOWN, TOTALS
 from schemas.frames import KINDS, LINES, PRICED_EVENTS, PricedBatch
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pipeline.count import PartitionState, Step
-    from pipeline.judge_memory import JudgeMemory
-    from pipeline.page import Page
+    from pipeline.judging.memory import JudgeMemory
+    from pipeline.judging.page import Page
 
 KEYS: Final = 100_000
 ORGS: Final = 50

@@ -1,6 +1,6 @@
 """What judging asks the store: windows, newest times, alerts and rules, all as of a block.
 
-Each function answers one question of ``pipeline/alert_steps.py`` and decides nothing.
+Each function answers one question of ``pipeline/judging/steps.py`` and decides nothing.
 """
 
 from __future__ import annotations

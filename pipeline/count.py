@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from pipeline.alert_steps import AlertQuestion, InsertAlerts, InsertControls, PublishAlerts
 from pipeline.block import Block, decode_blocks, merge
 from pipeline.correct import AskStates, Corrected, InsertCorrections, correct, fold_corrections, together
 from pipeline.dedupe import dedupe
 from pipeline.fold import fold
 from pipeline.identities import Identities, Segment, identity_hashes
 from pipeline.judge import WINDOWS_MAX, judge, judge_control, judge_corrections
-from pipeline.judge_memory import NOTHING_KNOWN, JudgeMemory
+from pipeline.judging.memory import NOTHING_KNOWN, JudgeMemory
+from pipeline.judging.steps import AlertQuestion, InsertAlerts, InsertControls, PublishAlerts
 from pipeline.route import take
 from schemas.alerting import ALERTS
 from schemas.counted import HOUR, KNOWN, LANE, REPEATS, TOTALS

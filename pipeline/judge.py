@@ -6,8 +6,7 @@ was killed and wherever it was cut into blocks and runs.
 
     rules in force → sums before the run → candidates → event by event in exact numbers → alerts written out in full
 
-``judge_calendar.py`` and ``judge_rolling.py`` judge new facts, ``judge_control.py`` a change of the rules,
-``judge_corrections.py`` restated costs.
+Its parts are in ``judging/``.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from pipeline.alert_steps import AskInForce, AskNewest
-from pipeline.alerts import written_out
-from pipeline.judge_calendar import CalendarJudge, Place
-from pipeline.judge_control import ControlJudge
-from pipeline.judge_corrections import CorrectedRows, CorrectionJudge
-from pipeline.judge_memory import JudgeMemory
-from pipeline.judge_rolling import RollingJudge
-from pipeline.measure import Judged
-from pipeline.new_facts import NewFacts
+from pipeline.judging.alerts import written_out
+from pipeline.judging.calendar import CalendarJudge, Place
+from pipeline.judging.control import ControlJudge
+from pipeline.judging.corrections import CorrectedRows, CorrectionJudge
+from pipeline.judging.measure import Judged
+from pipeline.judging.memory import JudgeMemory
+from pipeline.judging.new_facts import NewFacts
+from pipeline.judging.rolling import RollingJudge
+from pipeline.judging.steps import AskInForce, AskNewest
 from schemas.alerting import ALERTS, CONTROLS, InForce
 from schemas.frames import INSTANT
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pipeline.alert_steps import AlertQuestion, AskAlerts, AskInForce, AskLastFacts, AskNewest, AskSums
-from pipeline.window_times import Grain, micros
+from pipeline.judging.steps import AlertQuestion, AskAlerts, AskInForce, AskLastFacts, AskNewest, AskSums
+from pipeline.judging.window_times import Grain, micros
 from schemas.alerting import ALERTS, LAST_FACTS, NEWEST, WINDOW_SUMS, InForce
 from schemas.frames import MEMO_METERS
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from pipeline.alert_steps import AlertQuestion, InsertAlerts, InsertControls, PublishAlerts
 from pipeline.correct import AskStates, InsertCorrections
 from pipeline.count import (
     AskIdentities,
@@ -27,6 +26,7 @@ from pipeline.count import (
     InsertTotals,
     PublishConflicts,
 )
+from pipeline.judging.steps import AlertQuestion, InsertAlerts, InsertControls, PublishAlerts
 from pipeline.memory_alerts import alert_answer
 from schemas.alerting import ALERTS
 from schemas.counted import CORRECTIONS, COUNTED_EVENTS, FIGURES, KNOWN, LANE, REPEATS, STATES, TOTALS
@@ -168,7 +168,7 @@ class MemoryStore:
                 return self.alert_answer(question)
 
     def alert_answer(self, question: AlertQuestion) -> Any:  # noqa: ANN401 -- by the question
-        """The answer to a question of judging, as ``pipeline/alert_steps.py`` describes it."""
+        """The answer to a question of judging, as ``pipeline/judging/steps.py`` describes it."""
         return alert_answer(
             question,
             facts=self._facts_as_of(question.partition, question.before),

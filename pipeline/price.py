@@ -1,9 +1,9 @@
 """Prices a batch: every quantity by the price that applied when its event happened, exact to 12 decimals.
 
-What pricing means, one event at a time, is written in ``price_scalar.py``; this is the same over columns. The order of
-work: find the price row of each quantity (``price_lookup.py``), move it to the tier that the whole request is in,
-multiply and round once per line (``price_rates.py``), and only then sum up per event. Nothing is ever a float. What a
-line is priced by is a *term*: a price row, or a price row under adjustments (``price_terms.py``).
+What pricing means, one event at a time, is written in ``pricing/scalar.py``; this is the same over columns. The order
+of work: find the price row of each quantity (``pricing/lookup.py``), move it to the tier that the whole request is in,
+multiply and round once per line (``pricing/rates.py``), and only then sum up per event. Nothing is ever a float. What a
+line is priced by is a *term*: a price row, or a price row under adjustments (``pricing/terms.py``).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 
 from pipeline.decimal_columns import UNITS, Parts, decimal_column, limbs_of, parts_of, units_column
-from pipeline.price_lookup import Encoded, Lookup
-from pipeline.price_rates import sum_per_event
-from pipeline.price_terms import Rows, Terms
+from pipeline.pricing.lookup import Encoded, Lookup
+from pipeline.pricing.rates import sum_per_event
+from pipeline.pricing.terms import Rows, Terms
 from schemas.books_in_force import aliases_of
 from schemas.catalog_file import check_in_force
 from schemas.frames import LINES, MEMO_METERS, REQUESTS, PricedBatch

@@ -14,7 +14,7 @@ from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.periods import month_of
-from pipeline.price_nearest import NearRows, price_line
+from pipeline.pricing.nearest import NearRows, price_line
 from schemas.reports import Figures
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from clickhouse.catalog import newest_revisions
 from clickhouse.counted_log import CONTROL, NO_END, SINCE_EVER_US, CountedLog, partitions_of
 from clickhouse.judging import in_force_before
 from pipeline import report
-from pipeline.alert_steps import AskAlerts
-from pipeline.alerts import alert_messages
-from pipeline.judge_memory import JudgeMemory
+from pipeline.judging.alerts import alert_messages
+from pipeline.judging.memory import JudgeMemory
+from pipeline.judging.steps import AskAlerts
 from pipeline.memory_alerts import alert_answer
 from pipeline.periods import calendar_window, parse_instant, parse_period
 from schemas.alerting import InForce
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from clickhouse.client import Store
-    from pipeline.alert_steps import AlertQuestion
+    from pipeline.judging.steps import AlertQuestion
     from schemas.reports import Period
     from schemas.rules import Rule, RuleSet
 

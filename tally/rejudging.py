@@ -15,14 +15,14 @@ from agents.answers import answer
 from clickhouse.counted_log import CONTROL, CORRECTIONS
 from pipeline.block import Block
 from pipeline.judge import judge, judge_control, judge_corrections
-from pipeline.judge_memory import NOTHING_KNOWN, JudgeMemory
+from pipeline.judging.memory import NOTHING_KNOWN, JudgeMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from clickhouse.client import Store
     from clickhouse.counted_log import CountedLog, Stretch
-    from pipeline.alert_steps import AlertQuestion
+    from pipeline.judging.steps import AlertQuestion
 
     Answer = Callable[[AlertQuestion], Any]
 

@@ -20,7 +20,7 @@ import typer
 from clickhouse import reports
 from clickhouse.catalog import books_in_force
 from clickhouse.corrections import invoice_with_corrections
-from pipeline import bridge, period_price, report
+from pipeline import bridge, report
 from pipeline.periods import (
     ALL_TIME,
     calendar_window,
@@ -33,6 +33,7 @@ from pipeline.periods import (
     week_of,
     windows_starting_in,
 )
+from pipeline.pricing.period_price import explained, price_month
 from schemas.errors import WrongUse
 from schemas.reports import Period
 from schemas.rules import Scope, Window
@@ -600,8 +601,8 @@ def _invoice(asked: Question, sums: Sequence[InvoiceSum]) -> report.Json:
     own, corrections = report.settled(sums)
     if month is None:
         return {**report.invoice([*own, *corrections]), "period_prices": None if rows else []}
-    priced, pools = period_price.price_month(own, rows=rows, org=asked.org, month=month)
-    return period_price.explained(report.invoice([*priced, *corrections]), pools)
+    priced, pools = price_month(own, rows=rows, org=asked.org, month=month)
+    return explained(report.invoice([*priced, *corrections]), pools)
 
 
 def _side(asked: Question, *, by: By) -> tuple[bridge.Side, Figures]:

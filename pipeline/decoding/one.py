@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 
-from pipeline.decoding.judging import (
+from pipeline.decoding.reading import Unreadable, read_candidates
+from pipeline.decoding.reasons import (
     OPTIONAL_DATA_IDS,
     Candidate,
     judge,
     readable_id,
 )
-from pipeline.decoding.reading import Unreadable, read_candidates
 from schemas.event import PAYLOAD_PREFIX_CHARACTERS_MAX
 from schemas.event_values import EPOCH
 from schemas.rejects import Reject

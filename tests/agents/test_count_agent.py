@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 import agents.count
 from agents.count import CountAgent, _Run
 from agents.metrics import Metrics
-from pipeline.alert_steps import AskInForce
+from pipeline.judging.steps import AskInForce
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -9,9 +9,9 @@ from agents.answers import answer
 from clickhouse.audit import Fence
 from clickhouse.corrections import insert_corrections
 from clickhouse.counting import insert_facts, insert_rows, insert_totals
-from pipeline.alert_steps import InsertAlerts, InsertControls, PublishAlerts
 from pipeline.correct import InsertCorrections
 from pipeline.count import CountLimits, InsertFacts, InsertRepeats, InsertTotals, PublishConflicts, count, fresh
+from pipeline.judging.steps import InsertAlerts, InsertControls, PublishAlerts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

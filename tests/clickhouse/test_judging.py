@@ -15,9 +15,9 @@ import pytest
 from agents.answers import answer
 from clickhouse.corrections import insert_corrections
 from clickhouse.counting import insert_facts, insert_rows, insert_totals
-from pipeline.alert_steps import AlertQuestion, AskSums, InsertAlerts, InsertControls
 from pipeline.correct import InsertCorrections
 from pipeline.count import InsertFacts, InsertTotals, fresh
+from pipeline.judging.steps import AlertQuestion, AskSums, InsertAlerts, InsertControls
 from pipeline.memory_store import MemoryStore
 from tests.pipeline.driving import LIMITS, steps_of
 from tests.pipeline.judged_logs import blocks_of, judged_log, runs_of, sizes_of, told

@@ -18,7 +18,7 @@ from genai_prices.types import ClauseContains, ClauseEndsWith, ClauseOr
 
 from pipeline.catalog import load_catalog_file
 from pipeline.price import compile_catalog, price
-from pipeline.price_scalar import ScalarEvent
+from pipeline.pricing.scalar import ScalarEvent
 from schemas.price_book import INPUT_CONTEXT_PARTS, Price, PriceBook, microseconds
 from schemas.providers import OTHER_NAMES, PROVIDER_OF
 from tally.genai_models import models_of, winner_of

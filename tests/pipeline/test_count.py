@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from pipeline import count as count_module
-from pipeline.alert_steps import AskInForce, InsertControls
 from pipeline.block import Block
 from pipeline.count import (
     ASK_AGAIN_MAX,
@@ -27,6 +26,7 @@ from pipeline.count import (
     count,
     fresh,
 )
+from pipeline.judging.steps import AskInForce, InsertControls
 from pipeline.memory_store import MemoryStore
 from schemas.alerting import InForce
 from schemas.counted import KNOWN

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pipeline.alert_steps import PublishAlerts
-from pipeline.alerts import alert_messages
 from pipeline.count import CountLimits, count, fresh
+from pipeline.judging.alerts import alert_messages
+from pipeline.judging.steps import PublishAlerts
 from pipeline.memory_store import MemoryStore
 from schemas.rules import Window
 from tests.pipeline.driving import LIMITS, steps_of

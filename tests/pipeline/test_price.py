@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.price import compile_catalog, price
-from pipeline.price_scalar import ScalarEvent, ScalarLine, ScalarPriced, price_event
+from pipeline.pricing.scalar import ScalarEvent, ScalarLine, ScalarPriced, price_event
 from schemas.books_in_force import dearest_price
 from schemas.catalog_file import CatalogError
 from schemas.catalog_values import PRICE_MAX
@@ -675,7 +675,7 @@ def test_more_quantities_than_an_event_may_have_are_refused() -> None:
 def test_full_memories_begin_anew_and_answer_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered is bounded; reaching the bound costs time and changes nothing."""
     for limit in ("COMBINATIONS_MAX", "CELLS_MAX", "MODELS_MAX", "DIRECT_CODES_MAX"):
-        monkeypatch.setattr(f"pipeline.price_lookup.{limit}", 3)
+        monkeypatch.setattr(f"pipeline.pricing.lookup.{limit}", 3)
     models = [f"gpt-4o-mini-{number}" for number in range(20)]
     prices = [make_price(model=model, price=str(number)) for number, model in enumerate(models[:10])]
     book = compile_catalog([make_book(*prices, make_price(model="gpt*", price="99"))])
@@ -939,7 +939,7 @@ def test_columns_say_what_the_specification_says(books: list[PriceBook], events:
 
 def test_threads_may_share_a_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while each of them makes it forget what the other one has just looked up."""
-    monkeypatch.setattr("pipeline.price_lookup.CELLS_MAX", 3)
+    monkeypatch.setattr("pipeline.pricing.lookup.CELLS_MAX", 3)
     models = [f"gpt-4o-mini-{number}" for number in range(40)]
     book = compile_catalog([make_book(*(make_price(model=model, price=str(n)) for n, model in enumerate(models)))])
     batches = [frames([make_event(model=model) for model in models[start:]]) for start in range(30)]
@@ -963,7 +963,7 @@ def test_what_was_priced_before_changes_nothing(books: list[PriceBook], events: 
 
     again = price(*frames(events), book=used)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.price_lookup.DIRECT_CODES_MAX", 0)  # as if there were very many combinations
+        patch.setattr("pipeline.pricing.lookup.DIRECT_CODES_MAX", 0)  # as if there were very many combinations
         afresh = price(*frames(events), book=compile_catalog(books))
 
     assert again.events.equals(afresh.events)

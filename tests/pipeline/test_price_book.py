@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.price_scalar import applies_at
+from pipeline.pricing.scalar import applies_at
 from schemas.catalog_diff import Change, diff_books, diff_rules
 from schemas.price_book import Price, PriceBook, next_revision, overlapping_pairs
 from schemas.rules import RuleSet, next_rule_revision

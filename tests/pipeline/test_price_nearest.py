@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.catalog import load_catalog_file
-from pipeline.price_nearest import NearRows, price_line
-from pipeline.price_scalar import ScalarEvent, price_event
+from pipeline.pricing.nearest import NearRows, price_line
+from pipeline.pricing.scalar import ScalarEvent, price_event
 from schemas.event import ID_PATTERN
 from schemas.event_values import USAGE_NAME_PATTERN
 from schemas.price_book import INPUT_CONTEXT, PriceBook, microseconds

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.decimal_columns import UNITS, decimal_column, limbs_of, parts_of, units_column
-from pipeline.price_rates import NARROW_MAX, Costs, Rates, sum_per_event
+from pipeline.pricing.rates import NARROW_MAX, Costs, Rates, sum_per_event
 from schemas.frames import DECIMAL
 
 #: Quantities in units of 1e-12, as validated: at most 1e15, at most 9 decimals.

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.measure import Judged, Sums, Value, decimal, units_of
+from pipeline.judging.measure import Judged, Sums, Value, decimal, units_of
+from pipeline.judging.new_facts import NEVER, firsts_of, newest_around, stable_order
+from pipeline.judging.page import Keys, Page, org_of
+from pipeline.judging.wide import approximately, exactly, group_sums, plus, wide_of
+from pipeline.judging.window_times import Grain, end_of, instant, start_of, starts_of
 from pipeline.memory_alerts import grain_start
-from pipeline.new_facts import NEVER, firsts_of, newest_around, stable_order
-from pipeline.page import Keys, Page, org_of
-from pipeline.wide import approximately, exactly, group_sums, plus, wide_of
-from pipeline.window_times import Grain, end_of, instant, start_of, starts_of
 from schemas.frames import DECIMAL
 from schemas.rules import Rule
 

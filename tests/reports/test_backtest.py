@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clickhouse.counted_log import CountedLog
-from pipeline.alerts import alert_messages
+from pipeline.judging.alerts import alert_messages
 from schemas.rules import RuleSet
 from tests.audit.judged_books import count_into, emptied
 from tests.pipeline.batches import NOON, Event

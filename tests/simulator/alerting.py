@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pipeline.alerts import alert_messages
+from pipeline.judging.alerts import alert_messages
 from tests.alerts_model import events_of, transitions_by_entry
 from tests.pipeline.batches import make_counted
 from tests.simulator.faults import Wrong

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from pipeline.alert_steps import AskAlerts, AskInForce, AskSums, InsertAlerts, InsertControls, PublishAlerts
 from pipeline.correct import AskStates, InsertCorrections
 from pipeline.count import (
     WRITES,
@@ -28,6 +27,7 @@ from pipeline.count import (
     PublishConflicts,
     Question,
 )
+from pipeline.judging.steps import AskAlerts, AskInForce, AskSums, InsertAlerts, InsertControls, PublishAlerts
 from pipeline.memory_store import Insert, ReplacingTable, summed
 from schemas.alerting import ALERTS
 from schemas.counted import TOTALS

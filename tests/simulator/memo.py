@@ -21,7 +21,6 @@ import polars as pl
 import pytest
 
 from pipeline import count as count_module
-from pipeline.alert_steps import AskAlerts, AskInForce
 from pipeline.block import Block
 from pipeline.count import (
     IdentitiesAnswer,
@@ -29,7 +28,8 @@ from pipeline.count import (
     count,
     fresh,
 )
-from pipeline.judge_memory import JudgeMemory
+from pipeline.judging.memory import JudgeMemory
+from pipeline.judging.steps import AskAlerts, AskInForce
 from pipeline.memory_store import MemoryStore, ReplacingTable
 from schemas.alerting import InForce
 from schemas.counted import LANE
@@ -37,8 +37,8 @@ from schemas.counted import LANE
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from pipeline.alert_steps import AlertQuestion
     from pipeline.count import Counted, CountLimits, PartitionState, Question, Step
+    from pipeline.judging.steps import AlertQuestion
     from pipeline.memory_store import Insert, Row, Schema
     from tests.simulator.alerting import Transition
 

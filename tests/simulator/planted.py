@@ -12,10 +12,10 @@ import pytest
 
 from pipeline import correct as correct_module
 from pipeline import count as count_module
-from pipeline import judge_calendar
 from pipeline import memory_store as memory_store_module
 from pipeline.dedupe import Decision, dedupe
-from pipeline.judge_calendar import CalendarJudge
+from pipeline.judging import calendar as calendar_module
+from pipeline.judging.calendar import CalendarJudge, sums_at
 from pipeline.memory_store import ReplacingTable, summed
 from schemas.counted import QUANTITY_LISTS, SUMS
 from tests.simulator.bugs import Bug
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pipeline.correct import Corrected
-    from pipeline.measure import Judged
+    from pipeline.judging.measure import Judged
+    from pipeline.judging.page import Page
     from pipeline.memory_store import Row
-    from pipeline.page import Page
     from schemas.correction import Correction
 
 #: No partition of a world is that long.
@@ -87,11 +87,11 @@ def _still_loaded(totals: pl.DataFrame, loaded: pl.DataFrame, *, rows_max: int) 
 def _walk_at_the_end(
     self: CalendarJudge, judged: Judged, page: Page, at: int, rows: Any, *, start: int, fired: int
 ) -> int:
-    sums = judge_calendar.sums_at(judged, page, at)
+    sums = sums_at(judged, page, at)
     for row in rows[:-1].tolist():
         sums = sums.plus(self.facts.sums(row, judged))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge_calendar, "sums_at", lambda *_: sums)
+        patch.setattr(calendar_module, "sums_at", lambda *_: sums)
         return _WALK(self, judged, page, at, rows[-1:], start=start, fired=fired)
 
 

@@ -18,7 +18,7 @@ import agents.answers
 from agents.chunks import ChunkConsumer
 from agents.count import CountAgent
 from clickhouse.client import Store
-from pipeline.alert_steps import InsertAlerts, PublishAlerts
+from pipeline.judging.steps import InsertAlerts, PublishAlerts
 from schemas.errors import StoreUnavailable
 from tally.main import main
 

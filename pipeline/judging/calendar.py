@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from pipeline.alert_steps import AskAlerts, AskSums, windows_in_parts
-from pipeline.measure import COST, FAILED, QUANTITY, REQUESTS, Judged, Sums, quantity_names, units_of
-from pipeline.new_facts import NEVER, firsts_of
-from pipeline.page import Page, org_of
-from pipeline.turns import Turn
-from pipeline.wide import approximately, exactly, taken, wide_of
-from pipeline.window_times import Grain, end_of
+from pipeline.judging.measure import COST, FAILED, QUANTITY, REQUESTS, Judged, Sums, quantity_names, units_of
+from pipeline.judging.new_facts import NEVER, firsts_of
+from pipeline.judging.page import Page, org_of
+from pipeline.judging.steps import AskAlerts, AskSums, windows_in_parts
+from pipeline.judging.turns import Turn
+from pipeline.judging.wide import approximately, exactly, taken, wide_of
+from pipeline.judging.window_times import Grain, end_of
 from schemas.rules import Scope
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.judge_memory import JudgeMemory, PageKey, RetractedKey
-    from pipeline.new_facts import Groups, NewFacts
+    from pipeline.judging.memory import JudgeMemory, PageKey, RetractedKey
+    from pipeline.judging.new_facts import Groups, NewFacts
 
     Flags = NDArray[np.bool_]
 

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import polars as pl
 
-from pipeline.alert_steps import AskAlerts, AskNewest, AskSums
-from pipeline.measure import units_of
-from pipeline.turns import Turn
-from pipeline.wide import exactly, wide_of
-from pipeline.window_times import Grain, end_of, micros, starts_of
+from pipeline.judging.measure import units_of
+from pipeline.judging.steps import AskAlerts, AskNewest, AskSums
+from pipeline.judging.turns import Turn
+from pipeline.judging.wide import exactly, wide_of
+from pipeline.judging.window_times import Grain, end_of, micros, starts_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
 
     from numpy.typing import NDArray
 
-    from pipeline.judge_calendar import Place
-    from pipeline.measure import Judged
+    from pipeline.judging.calendar import Place
+    from pipeline.judging.measure import Judged
     from schemas.rules import Scope
 
     Rows = NDArray[np.int64]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pipeline.measure import TOKENS, quantity_names
+from pipeline.judging.measure import TOKENS, quantity_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipeline.window_times import Grain
+    from pipeline.judging.window_times import Grain
     from schemas.rules import Scope
 
 
@@ -41,8 +41,8 @@ class AskSums:
     """The sums of windows by scope. Answer: WINDOW_SUMS, without rows for what has no events or an absent id.
 
     ``windows`` has the columns org and start: the windows of that grain that are asked for. ``ids`` limits the scopes,
-    ``by`` splits each into lanes. ``sums`` are those that somebody wants, as ``pipeline/measure.py`` calls them: tokens
-    and quantities are expensive and only summed when they are named (tokens are 0 otherwise), the others always are.
+    ``by`` splits each into lanes. ``sums`` are those that somebody wants, as ``measure.py`` calls them: tokens and
+    quantities are expensive and only summed when they are named (tokens are 0 otherwise), the others always are.
     """
 
     partition: int

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import polars as pl
 
-from pipeline.measure import COST, FAILED, QUANTITY, REQUESTS, TOKENS, Sums
-from pipeline.page import ORG_SHIFT
-from pipeline.wide import counts, exactly, group_sums, taken, wide_of, zeros
-from pipeline.window_times import DAY_US, LENGTH_US, starts_of
+from pipeline.judging.measure import COST, FAILED, QUANTITY, REQUESTS, TOKENS, Sums
+from pipeline.judging.page import ORG_SHIFT
+from pipeline.judging.wide import counts, exactly, group_sums, taken, wide_of, zeros
+from pipeline.judging.window_times import DAY_US, LENGTH_US, starts_of
 from schemas.frames import MEMO_METERS
 from schemas.rules import Scope
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.measure import Judged
-    from pipeline.page import Ids, Keys
-    from pipeline.window_times import Grain
+    from pipeline.judging.measure import Judged
+    from pipeline.judging.page import Ids, Keys
+    from pipeline.judging.window_times import Grain
     from schemas.frames import PricedBatch
 
     Rows = NDArray[np.int64]

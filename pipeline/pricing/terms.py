@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.decimal_columns import UNITS
-from pipeline.price_rates import Rates
+from pipeline.pricing.rates import Rates
 from schemas.frames import KINDS
 from schemas.price_book import adjusted_id
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from pipeline.wide import plus, taken, zeros
+from pipeline.judging.wide import plus, taken, zeros
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -1,7 +1,7 @@
 """What judging remembers of one partition, as of its next block: a cache of the store, like all memory of counting.
 
-Windows are remembered by pages (``pipeline/page.py``): one per scope, grain and start. What is not there is asked from
-the store when an event touches it, and what exceeds the limit is forgotten, oldest first.
+Windows are remembered by pages (``page.py``): one per scope, grain and start. What is not there is asked from the store
+when an event touches it, and what exceeds the limit is forgotten, oldest first.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pipeline.page import Keys, Page
-from pipeline.window_times import Grain
+from pipeline.judging.page import Keys, Page
+from pipeline.judging.window_times import Grain
 from schemas.rules import Scope, Window
 
 if TYPE_CHECKING:

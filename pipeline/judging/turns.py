@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.measure import Judged
-    from pipeline.window_times import Grain
+    from pipeline.judging.measure import Judged
+    from pipeline.judging.window_times import Grain
 
 #: The place of a turn that no new event causes: a control block stands before them.
 AT_CONTROL = -1

@@ -14,15 +14,24 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from pipeline.alert_steps import AskAlerts, AskSums, windows_in_parts
-from pipeline.judge_calendar import MARGIN, orgs_watched, put_sums, sums_at
-from pipeline.judge_memory import Rolling, RollingState
-from pipeline.measure import COST, NOTHING, RESOLVED_UNDER_PERCENT, Judged, Sums, units_of
-from pipeline.new_facts import NEVER
-from pipeline.page import Page, org_of
-from pipeline.turns import Turn
-from pipeline.wide import approximately, exactly, taken
-from pipeline.window_times import LENGTH_US, Grain, grain_of, micros, rolling_start, start_of, starts_of, step_us
+from pipeline.judging.calendar import MARGIN, orgs_watched, put_sums, sums_at
+from pipeline.judging.measure import COST, NOTHING, RESOLVED_UNDER_PERCENT, Judged, Sums, units_of
+from pipeline.judging.memory import Rolling, RollingState
+from pipeline.judging.new_facts import NEVER
+from pipeline.judging.page import Page, org_of
+from pipeline.judging.steps import AskAlerts, AskSums, windows_in_parts
+from pipeline.judging.turns import Turn
+from pipeline.judging.wide import approximately, exactly, taken
+from pipeline.judging.window_times import (
+    LENGTH_US,
+    Grain,
+    grain_of,
+    micros,
+    rolling_start,
+    start_of,
+    starts_of,
+    step_us,
+)
 from schemas.rules import Scope
 
 if TYPE_CHECKING:
@@ -30,10 +39,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.judge_calendar import Place
-    from pipeline.judge_memory import JudgeMemory, RollingStates
-    from pipeline.new_facts import Groups, NewFacts
-    from pipeline.page import Ids, Places
+    from pipeline.judging.calendar import Place
+    from pipeline.judging.memory import JudgeMemory, RollingStates
+    from pipeline.judging.new_facts import Groups, NewFacts
+    from pipeline.judging.page import Ids, Places
 
 Family = tuple[Scope, Grain]
 #: Of one rule and scope, by the index of the limit.

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from pipeline.alert_steps import AskAlerts, AskLastFacts, AskNewest, AskSums, windows_in_parts
-from pipeline.judge_calendar import answer_column
-from pipeline.measure import FAILED, NOTHING, REQUESTS, Judged, Sums, units_of
-from pipeline.turns import AT_CONTROL, Turn
-from pipeline.wide import exactly
-from pipeline.window_times import Grain, end_of, grain_of, micros, rolling_start, start_of, step_us
+from pipeline.judging.calendar import answer_column
+from pipeline.judging.measure import FAILED, NOTHING, REQUESTS, Judged, Sums, units_of
+from pipeline.judging.steps import AskAlerts, AskLastFacts, AskNewest, AskSums, windows_in_parts
+from pipeline.judging.turns import AT_CONTROL, Turn
+from pipeline.judging.wide import exactly
+from pipeline.judging.window_times import Grain, end_of, grain_of, micros, rolling_start, start_of, step_us
 from schemas.rules import Rule, Scope, Window
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
 
-    from pipeline.judge_calendar import Place
+    from pipeline.judging.calendar import Place
     from schemas.alerting import InForce
 
     #: (org, scope id) → its sums in the live window.

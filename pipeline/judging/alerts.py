@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import polars as pl
 
-from pipeline.alert_steps import AskSums
-from pipeline.judge_calendar import answer_column
-from pipeline.measure import COST, FAILED, Judged, decimal
-from pipeline.new_facts import NEVER
-from pipeline.turns import AT_CONTROL, Turn
-from pipeline.wide import exactly
-from pipeline.window_times import Grain, instant, starts_of
+from pipeline.judging.calendar import answer_column
+from pipeline.judging.measure import COST, FAILED, Judged, decimal
+from pipeline.judging.new_facts import NEVER
+from pipeline.judging.steps import AskSums
+from pipeline.judging.turns import AT_CONTROL, Turn
+from pipeline.judging.wide import exactly
+from pipeline.judging.window_times import Grain, instant, starts_of
 from schemas.alerting import ALERTS
 from schemas.catalog_values import plain_decimal
 from schemas.published import Alert, AlertCompleteness, AlertLane, AlertScope, AlertWindow, CrossingEvent
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipeline.judge_calendar import Place
+    from pipeline.judging.calendar import Place
 
     Rows = NDArray[np.int64]
     #: Org and scope id.

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pipeline.price_terms import Term, Terms
+from pipeline.pricing.terms import Term, Terms
 from schemas.frames import REQUESTS
 from schemas.price_book import (
     DAY_SECONDS,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-    from pipeline.price_terms import Rows
+    from pipeline.pricing.terms import Rows
     from schemas.price_book import Adjustment, Price
 
     Ints = NDArray[np.int64]
