@@ -71,7 +71,6 @@ def add_commands(app: typer.Typer) -> None:
     add(drain, "tally drain", "tally drain --timeout 300")
     add(config, "tally config", "tally --config tally.yaml config --format json")
     add(up, "tally up", "tally up --data /tmp/tally --partitions 2")
-    add(demo, "tally demo", "tally demo --keep")
 
 
 def _adder(app: typer.Typer) -> Callable[..., None]:
@@ -203,19 +202,6 @@ def up(
     from tally.up import run_up
 
     return run_up(context.obj.settings(), data, config=context.obj.config, priced_partitions=partitions)
-
-
-def demo(
-    *, keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until interrupted.")] = False
-) -> int:
-    """Run the whole pipeline once on real sample data.
-
-    In, out, proved, stopped, in a scratch folder. Starts its own servers on free ports and needs no setting.
-    Exit 0 when the books balance.
-    """
-    from tally.demo import run_demo
-
-    return run_demo(keep=keep)
 
 
 catalog_app = typer.Typer(

@@ -14,8 +14,9 @@ from collections import Counter
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import typer
 from pydantic import SecretStr
 
 from agents.catalog_follower import PRICE_BOOK
@@ -25,6 +26,7 @@ from tally.commands import Context
 from tally.connect import open_store
 from tally.demo_events import NOW, PERIOD, PRICES, RULE, Expected, write
 from tally.drain import drain, why_not
+from tally.main import app
 from tally.migrate import migrate
 from tally.output import counted, print_line, print_table
 from tally.send import send
@@ -40,6 +42,22 @@ INTERRUPTED: Final = 130
 PARTITIONS: Final = 2
 #: The requests are of 2023: nothing is too old here, and an identity is remembered for as long.
 DAYS: Final = 20_000
+
+
+def demo_command(
+    *, keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until interrupted.")] = False
+) -> int:
+    r"""Run the whole pipeline once on real sample data.
+
+    In, out, proved, stopped, in a scratch folder. Starts its own servers on free ports and needs no setting.
+    Exit 0 when the books balance.
+
+    \b
+    Examples:
+      tally demo
+      tally demo --keep
+    """
+    return run_demo(keep=keep)
 
 
 def run_demo(*, keep: bool = False) -> int:
@@ -201,8 +219,6 @@ def _report(show: Show, there: Settings) -> None:
 
 def _ask(there: Settings, *arguments: str) -> None:
     """Runs one command in this process, with the settings of the demo."""
-    from tally.main import app  # noqa: PLC0415 -- the app knows this command
-
     app(list(arguments), prog_name="tally", standalone_mode=False, obj=Context(None, given=there))
 
 

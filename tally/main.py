@@ -31,6 +31,7 @@ ELSEWHERE: Final = {
     "report": ("tally.report", "report_app", "Answers from what was counted; each says how complete it is."),
     "reprice": ("tally.reprice", "reprice_command", "Price counted events again, on purpose; shows what changes."),
     "rules": ("tally.backtest", "rules_app", "Rules before they are in force."),
+    "demo": ("tally.demo", "demo_command", "Run the whole pipeline once on real sample data."),
     "audit": ("tally.audit", "audit_command", "Prove that every record is accounted for and every total is right."),
 }
 
