@@ -18,6 +18,7 @@ The way of an event, in the order of the files that decide; a folder holds the p
 
     catalog.py     reads a file of prices and rules, with line and column of every mistake (catalog_yaml.py: the YAML)
     report.py      figures of a report: rounding, shares, largest remainder
+    period_price.py  tiers, packages and minimums on a month's totals
     bridge.py      why one span cost more than another, in parts that sum to the difference
     periods.py     what "2026-03" or "2026-W10" spans
 """

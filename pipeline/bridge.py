@@ -22,14 +22,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pipeline.pricing.period_price import Cell, costs_of_month
+from pipeline.period_price import Cell, costs_of_month
 from pipeline.report import NOTHING, SCALE, money, rounded_half_even, whole
 from schemas.frames import REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from pipeline.pricing.period_price import Pool
+    from pipeline.period_price import Pool
     from pipeline.report import Json
     from schemas.period_prices import PeriodPriceRow
     from schemas.reports import BridgeSum, Figures

@@ -21,6 +21,7 @@ from clickhouse import reports
 from clickhouse.catalog import books_in_force
 from clickhouse.corrections import invoice_with_corrections
 from pipeline import bridge, report
+from pipeline.period_price import explained, price_month
 from pipeline.periods import (
     ALL_TIME,
     calendar_window,
@@ -33,7 +34,6 @@ from pipeline.periods import (
     week_of,
     windows_starting_in,
 )
-from pipeline.pricing.period_price import explained, price_month
 from schemas.errors import WrongUse
 from schemas.reports import Period
 from schemas.rules import Scope, Window

@@ -2,6 +2,4 @@
 
 ``scalar`` is the specification, one event at a time. ``lookup`` finds the price row of a quantity, ``terms`` adjusts
 it, ``rates`` multiplies exactly. ``nearest`` says which row would price what has no price, and which nearly did.
-
-``period_price`` prices a month's totals: tiers, packages and minimums, which no single event can know.
 """

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline import report
-from pipeline.pricing.period_price import Cell, Pool, costs_of_month, explained, price_month, steps_of
+from pipeline.period_price import Cell, Pool, costs_of_month, explained, price_month, steps_of
 from schemas.period_prices import PERIOD_TIERS_MAX, PeriodPrice, overlapping_months, with_ids
 from schemas.reports import InvoiceSum
 

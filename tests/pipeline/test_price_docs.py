@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pipeline.catalog import load_catalog_file
-from pipeline.pricing.period_price import Cell, costs_of_month
+from pipeline.period_price import Cell, costs_of_month
 from pipeline.pricing.scalar import ScalarEvent, price_event
 from pipeline.report import money, whole
 from schemas.catalog_file import CatalogError
