@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from pipeline.block import Block
     from pipeline.identities import Identities
+    from pipeline.lanes import Lanes
     from schemas.correction import Correction
     from schemas.frames import PricedBatch
 
@@ -245,13 +246,13 @@ def _figures(figures: dict[str, Any]) -> tuple[Any, ...]:
 # What corrections add to the totals.
 
 
-def fold_corrections(corrections: pl.DataFrame, *, before: pl.DataFrame, version: int) -> pl.DataFrame:
+def fold_corrections(corrections: pl.DataFrame, *, before: Lanes, version: int) -> pl.DataFrame:
     """The totals (TOTALS) of every lane that ``corrections`` (CORRECTIONS) touch, after them.
 
-    ``before`` (TOTALS) holds these lanes with the corrected facts in them; other lanes in it are not looked at.
+    ``before`` holds these lanes with the corrected facts in them; other lanes in it are not looked at.
     """
     placed = corrections.with_columns(pl.col("time").dt.truncate("1h").alias("hour"))
-    stood = before.join(placed.select(LANE).unique(), on=list(LANE), how="semi")
+    _, stood = before.find(placed.select(LANE).unique())
     sums = pl.concat([stood.select(*LANE, *SUMS).cast(_SIGNED), *(_sums(placed, side) for side in _SIDES)])  # type: ignore[arg-type]
     lists = pl.concat([_exploded(stood), *(_lines(placed, side) for side in _SIDES)])
     return (

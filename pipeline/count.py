@@ -34,9 +34,10 @@ from pipeline.identities import Identities, Segment, identity_hashes
 from pipeline.judge import WINDOWS_MAX, judge, judge_control, judge_corrections
 from pipeline.judging.memory import NOTHING_KNOWN, JudgeMemory
 from pipeline.judging.steps import AlertQuestion, InsertAlerts, InsertControls, PublishAlerts
+from pipeline.lanes import NO_LANES, Lanes
 from pipeline.route import take
 from schemas.alerting import ALERTS
-from schemas.counted import HOUR, KNOWN, LANE, REPEATS, TOTALS
+from schemas.counted import HOUR, KNOWN, REPEATS, TOTALS
 from schemas.errors import StoreUnavailable
 from schemas.frames import IDENTITY, PricedBatch
 
@@ -62,7 +63,7 @@ class CountLimits:
 
     horizon: timedelta
     identities_max: int = 40_000_000
-    totals_rows_max: int = 200_000
+    totals_rows_max: int = 500_000
     windows_max: int = WINDOWS_MAX
 
 
@@ -70,14 +71,14 @@ class CountLimits:
 class PartitionState:
     """What is remembered of one partition as of ``next_block``; a cache of the store and nothing else.
 
-    ``totals`` (TOTALS) is complete for every (org, hour) in ``loaded``: a lane of such a pair that is not in it is
-    truly zero. A pair that is not in ``loaded`` is asked from the store, never taken as zero.
+    ``totals`` is complete for every (org, hour) in ``loaded``: a lane of such a pair that is not in it is truly zero.
+    A pair that is not in ``loaded`` is asked from the store, never taken as zero.
     """
 
     partition: int
     next_block: int
     identities: Identities
-    totals: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TOTALS))
+    totals: Lanes = NO_LANES
     loaded: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"org": pl.String, "hour": HOUR}))
     judged: JudgeMemory = NOTHING_KNOWN
 
@@ -231,7 +232,7 @@ def _count_data(
     if facts.events.height:
         totals, loaded = yield from _with_totals(state, facts.events, before=n)
         touched = fold(facts, before=totals, version=m, block_partition=state.partition)
-        totals = _replaced(totals, touched)
+        totals = totals.with_rows(touched)
     judged, alerts = yield from judge(
         state.judged, facts, partition=state.partition, before=n, windows_max=limits.windows_max
     )
@@ -271,20 +272,20 @@ def _count_corrections(
     )
     yield from _alerted(alerts)
     yield InsertTotals(touched)
-    totals, loaded = _within_limit(_replaced(totals, touched), loaded, rows_max=limits.totals_rows_max)
+    totals, loaded = _within_limit(totals.with_rows(touched), loaded, rows_max=limits.totals_rows_max)
     after = replace(state, next_block=m + 1, totals=totals, loaded=loaded, judged=judged)
     return after, replace(counted, alerts=alerts)
 
 
 def _with_totals(
     state: PartitionState, events: pl.DataFrame, *, before: int
-) -> Generator[Step, Any, tuple[pl.DataFrame, pl.DataFrame]]:
+) -> Generator[Step, Any, tuple[Lanes, pl.DataFrame]]:
     """Totals and loaded pairs of the state, complete for the hours of these events."""
     missing = _pairs(events).join(state.loaded, on=["org", "hour"], how="anti")
     if not missing.height:
         return state.totals, state.loaded
     asked: pl.DataFrame = yield AskTotals(state.partition, before, missing)
-    return pl.concat([state.totals, asked]), pl.concat([state.loaded, missing])
+    return state.totals.with_rows(asked), pl.concat([state.loaded, missing])
 
 
 def _alerted(alerts: pl.DataFrame) -> Generator[Step, Any, None]:
@@ -410,14 +411,7 @@ def _pairs(events: pl.DataFrame) -> pl.DataFrame:
     return events.select("org", pl.col("time").dt.truncate("1h").alias("hour")).unique().sort("org", "hour")
 
 
-def _replaced(totals: pl.DataFrame, touched: pl.DataFrame) -> pl.DataFrame:
-    return pl.concat([totals.join(touched, on=list(LANE), how="anti"), touched])
-
-
-def _within_limit(totals: pl.DataFrame, loaded: pl.DataFrame, *, rows_max: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _within_limit(totals: Lanes, loaded: pl.DataFrame, *, rows_max: int) -> tuple[Lanes, pl.DataFrame]:
     """Forgets whole hours, oldest first, until the limit holds; what is forgotten is asked again when touched."""
-    if totals.height <= rows_max:
-        return totals, loaded
-    by_hour = totals.group_by("hour").len().sort("hour", descending=True)
-    kept = by_hour.filter(pl.col("len").cum_sum() <= rows_max).get_column("hour").implode()
-    return totals.filter(pl.col("hour").is_in(kept)), loaded.filter(pl.col("hour").is_in(kept))
+    totals, hours = totals.within(rows_max)
+    return totals, loaded if hours is None else loaded.filter(pl.col("hour").is_in(hours.implode()))

@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from pipeline.lanes import numbered
 from schemas.counted import LANE, QUANTITY_LISTS, SUMS, TOTALS
 from schemas.frames import DECIMAL
 
 if TYPE_CHECKING:
+    from pipeline.lanes import Lanes
     from schemas.frames import PricedBatch
 
 
-def fold(facts: PricedBatch, *, before: pl.DataFrame, version: int, block_partition: int) -> pl.DataFrame:
+def fold(facts: PricedBatch, *, before: Lanes, version: int, block_partition: int) -> pl.DataFrame:
     """The totals (TOTALS) of every lane that ``facts`` touch, after them.
 
-    ``before`` (TOTALS) holds the touched lanes' values before the batch; other lanes in it are not looked at.
+    ``before`` holds the touched lanes' values before the batch; other lanes in it are not looked at.
     """
     events = facts.events.with_columns(pl.col("time").dt.truncate("1h").alias("hour"))
-    lane_of_row = events.select(pl.struct(LANE).rank("dense").cast(pl.UInt32).alias("lane")).to_series()
+    lane_of_row = numbered(events)
     events = events.with_columns(lane_of_row)
     added = events.group_by("lane").agg(
         *(pl.col(name).first() for name in LANE),
@@ -36,7 +38,8 @@ def fold(facts: PricedBatch, *, before: pl.DataFrame, version: int, block_partit
         pl.when(pl.col("status") != "ok").then(pl.col("cost")).fill_null(0).sum().alias("failed_cost"),
         pl.col("time").max().alias("newest_time"),
     )
-    old = added.select("lane", *LANE).join(before, on=list(LANE), how="inner", nulls_equal=True)
+    found, rows = before.find(added)
+    old = rows.with_columns(added.get_column("lane").gather(found))
     sums = (
         pl.concat([added.select("lane", *SUMS, "newest_time"), old.select("lane", *SUMS, "newest_time")])
         .group_by("lane")

@@ -84,7 +84,9 @@ class Settings(BaseSettings):
     identities_max: int = Field(
         40_000_000, ge=1_000, description="Identities kept in memory per worker, 8 bytes each; older ones are asked."
     )
-    totals_rows_max: int = Field(200_000, ge=1_000, description="Hourly totals kept in memory per worker.")
+    totals_rows_max: int = Field(
+        500_000, ge=1_000, description="Hourly totals kept in memory per partition, about 400 bytes each."
+    )
     session_timeout_seconds: float = Field(30.0, ge=6, le=300, description="A silent worker loses its partitions.")
     audit_seconds: float = Field(
         300.0, ge=0, le=86_400, description="One worker audits the newest books this often; 0 is never."

@@ -27,6 +27,7 @@ from pipeline.count import (
 )
 from pipeline.fold import fold
 from pipeline.identities import identity_hashes
+from pipeline.lanes import NO_LANES
 from pipeline.memory_store import MemoryStore
 from schemas.counted import HOUR, KNOWN, REPEATS, TOTALS
 from tests.clickhouse.counting_stores import InClickHouse, InMemory
@@ -431,7 +432,7 @@ def _known(
 
 
 def _folded(drawn: Sequence[Event], *, version: int) -> pl.DataFrame:
-    return fold(make_counted(drawn), before=NO_TOTALS, version=version, block_partition=0)
+    return fold(make_counted(drawn), before=NO_LANES, version=version, block_partition=0)
 
 
 def _pairs(drawn: Sequence[Event]) -> pl.DataFrame:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline.block import Block, encode_block
 from pipeline.route import partition_of
 from schemas.correction import Correction
-from schemas.counted import COUNTED_EVENTS
+from schemas.counted import COUNTED_EVENTS, LANE
 from schemas.frames import KINDS, LINES, PRICED_EVENTS, PricedBatch
 from schemas.price_book import PriceBook
 from schemas.records import RawRecord
@@ -163,6 +163,12 @@ def make_counted(events: Sequence[Event], *, block: int = 0, partition: int = 0,
         pl.lit(NOON + timedelta(seconds=block)).cast(COUNTED_EVENTS["recorded_at"]).alias("recorded_at"),
     )
     return PricedBatch(placed.select(COUNTED_EVENTS.keys()), batch.lines, batch.kinds)
+
+
+def lanes_of(events: Sequence[Event]) -> pl.DataFrame:
+    """The lanes (LANE) of these events, each once."""
+    placed = make_batch(events).events.with_columns(pl.col("time").dt.truncate("1h").alias("hour"))
+    return placed.select(LANE).unique()
 
 
 def make_book(revision: int = 1) -> PriceBook:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pipeline.block import Block, decode_blocks
 from pipeline.correct import AskStates, InsertCorrections, fold_corrections
 from pipeline.count import InsertFacts, fresh
+from pipeline.lanes import NO_LANES
 from pipeline.memory_store import MemoryStore
 from schemas.counted import CORRECTIONS, TOTALS
 from schemas.errors import StoreUnavailable
@@ -214,7 +215,7 @@ def test_alerts_after_corrections_do_not_depend_on_what_was_remembered(how: str)
 
 def test_corrections_of_no_event_touch_no_total() -> None:
     """Nothing in, nothing out."""
-    folded = fold_corrections(pl.DataFrame(schema=CORRECTIONS), before=pl.DataFrame(schema=TOTALS), version=1)
+    folded = fold_corrections(pl.DataFrame(schema=CORRECTIONS), before=NO_LANES, version=1)
 
     assert (folded.height, folded.schema) == (0, TOTALS)
 

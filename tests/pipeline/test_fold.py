@@ -13,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.fold import fold
-from schemas.counted import LANE, TOTALS
-from tests.pipeline.batches import HORIZON, NOON, Event, LogBlock, make_counted, raw_events
+from pipeline.lanes import NO_LANES
+from schemas.counted import TOTALS
+from tests.pipeline.batches import HORIZON, NOON, Event, LogBlock, lanes_of, make_counted, raw_events
 from tests.pipeline.oracle import expected, found
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pipeline.lanes import Lanes
 
 ONE = Decimal(1)
 
@@ -28,13 +31,13 @@ ONE = Decimal(1)
 def test_totals_folded_piece_by_piece_are_the_sums_of_the_facts(drawn: list[Event], cuts: list[int]) -> None:
     """Incremental equals rebuilt, to the last of twelve decimals, quantities and costs by name included."""
     facts = [replace(event, id=str(row)) for row, event in enumerate(drawn)]
-    totals = pl.DataFrame(schema=TOTALS)
+    totals = NO_LANES
     ends = sorted({0, *(min(cut, len(facts)) for cut in cuts), len(facts)})
     for version, (start, end) in enumerate(pairwise(ends)):
-        touched = _folded(facts[start:end], before=totals, version=version)
-        totals = pl.concat([totals.join(touched, on=list(LANE), how="anti"), touched])
+        totals = totals.with_rows(_folded(facts[start:end], before=totals, version=version))
 
-    assert expected([LogBlock(0, 0, tuple(facts))], horizon=HORIZON).totals == _found(totals)
+    _, rows = totals.find(lanes_of(facts))
+    assert expected([LogBlock(0, 0, tuple(facts))], horizon=HORIZON).totals == _found(rows)
 
 
 def test_a_total_carries_the_version_and_partition_it_is_given() -> None:
@@ -49,7 +52,7 @@ def test_only_touched_lanes_come_back() -> None:
     """A lane that no fact touches keeps its row and its version."""
     before = _folded([Event(project="search"), Event(project="checkout")])
 
-    touched = _folded([Event(project="checkout")], before=before, version=1)
+    touched = _folded([Event(project="checkout")], before=NO_LANES.with_rows(before), version=1)
 
     assert touched.select("project", "requests", "version").rows() == [("checkout", 2, 1)]
 
@@ -89,7 +92,7 @@ def test_a_meter_without_and_later_with_a_name_is_two_quantities() -> None:
     named = facts.kinds.with_columns(name=pl.lit("pictures"), state=pl.lit("billed"))
     priced = type(facts)(facts.events, facts.lines.with_columns(cost=pl.lit(2).cast(pl.Decimal(38, 12))), named)
 
-    row = fold(priced, before=before, version=1, block_partition=0).row(0, named=True)
+    row = fold(priced, before=NO_LANES.with_rows(before), version=1, block_partition=0).row(0, named=True)
 
     assert (row["meters"], row["names"]) == (["images", "images"], ["", "pictures"])
     assert (row["quantities"], row["costs"]) == ([1, 1], [None, 2])
@@ -99,7 +102,7 @@ def test_the_newest_time_never_goes_back() -> None:
     """A late event does not age its lane."""
     before = _folded([Event(time=NOON + timedelta(minutes=30))])
 
-    touched = _folded([Event(time=NOON)], before=before)
+    touched = _folded([Event(time=NOON)], before=NO_LANES.with_rows(before))
 
     assert touched.get_column("newest_time").to_list() == [NOON + timedelta(minutes=30)]
 
@@ -112,15 +115,9 @@ def test_an_event_without_quantities_is_a_request_all_the_same() -> None:
 
 
 def _folded(
-    events: Sequence[Event], *, before: pl.DataFrame | None = None, version: int = 0, block_partition: int = 0
+    events: Sequence[Event], *, before: Lanes = NO_LANES, version: int = 0, block_partition: int = 0
 ) -> pl.DataFrame:
-    nothing = pl.DataFrame(schema=TOTALS)
-    return fold(
-        make_counted(events),
-        before=nothing if before is None else before,
-        version=version,
-        block_partition=block_partition,
-    )
+    return fold(make_counted(events), before=before, version=version, block_partition=block_partition)
 
 
 def _found(totals: pl.DataFrame) -> dict[Any, Any]:

@@ -15,8 +15,9 @@ from pipeline.block import Block, encode_block
 from pipeline.correct import correct, fold_corrections
 from pipeline.fold import fold
 from pipeline.identities import Identities, identity_hashes
+from pipeline.lanes import NO_LANES
 from schemas.correction import Correction
-from schemas.counted import COUNTED_EVENTS, LANE, REPEATS, TOTALS
+from schemas.counted import COUNTED_EVENTS, REPEATS
 from schemas.frames import KINDS, LINES, PricedBatch
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Counted:
         self.url = url
         self.block = 0
         self.offset = 0
-        self._totals = pl.DataFrame(schema=TOTALS)
+        self._totals = NO_LANES
 
     def count(self, *facts: dict[str, Any], with_totals: bool = True, numbered: bool = True) -> None:
         """One block with these facts, at the next raw offsets unless they have their own."""
@@ -123,7 +124,7 @@ class Counted:
         if with_totals:
             folded = fold(batch, before=self._totals, version=self.block, block_partition=rows[0]["block_partition"])
             insert_totals(self.store, folded)
-            self._totals = pl.concat([self._totals.join(folded, on=list(LANE), how="anti"), folded])
+            self._totals = self._totals.with_rows(folded)
         self.block += 1
 
     def correct(
@@ -148,7 +149,7 @@ class Counted:
         if with_totals and corrected.corrections.height:
             folded = fold_corrections(corrected.corrections, before=self._totals, version=self.block)
             insert_totals(self.store, folded)
-            self._totals = pl.concat([self._totals.join(folded, on=list(LANE), how="anti"), folded])
+            self._totals = self._totals.with_rows(folded)
         self.block += 1
         return corrected
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.correct import Corrected
     from pipeline.judging.measure import Judged
     from pipeline.judging.page import Page
+    from pipeline.lanes import Lanes
     from pipeline.memory_store import Row
     from schemas.correction import Correction
 
@@ -80,7 +81,7 @@ def _never_cut_short(_asked: Any, hashes: Any, _known: Any, *, since: Any) -> An
     return np.zeros(len(hashes), dtype=np.bool_)
 
 
-def _still_loaded(totals: pl.DataFrame, loaded: pl.DataFrame, *, rows_max: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _still_loaded(totals: Lanes, loaded: pl.DataFrame, *, rows_max: int) -> tuple[Lanes, pl.DataFrame]:
     return _WITHIN_LIMIT(totals, loaded, rows_max=rows_max)[0], loaded
 
 
