@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 KEYS: Final = 100_000
 ORGS: Final = 50
 BATCH_EVENTS: Final = 20_000
+#: What a partition gets in a quarter of a second when 20,000 events/s come in for four.
+SMALL_BATCH_EVENTS: Final = 1_250
 #: Runs until every key was met and memory is warm, and runs that are measured; each is a minute of event time.
 WARM_RUNS: Final = 15
 MEASURED_RUNS: Final = 15
@@ -68,8 +70,9 @@ NO_ROWS: Final[dict[type, Any]] = {
 LIMITS: Final = CountLimits(horizon=timedelta(days=35), totals_rows_max=2_000_000)
 
 
-def blocks(runs: int, *, seed: int = 1) -> Iterator[Block]:
-    """One block per run, a minute of arrivals each; ids are unique, keys equally likely."""
+def blocks(runs: int, *, size: int = BATCH_EVENTS, seed: int = 1) -> Iterator[Block]:
+    """One block of ``size`` events per run, at the same rate of arrivals; ids are unique, keys equally likely."""
+    span = timedelta(minutes=1) * size / BATCH_EVENTS
     rng = np.random.default_rng(seed)
     kinds = pl.DataFrame(
         [
@@ -80,40 +83,40 @@ def blocks(runs: int, *, seed: int = 1) -> Iterator[Block]:
         orient="row",
     )
     for number in range(runs):
-        minute = START + timedelta(minutes=number)
-        keys = rng.integers(0, KEYS, BATCH_EVENTS)
-        tokens = rng.integers(1, 4_000, (BATCH_EVENTS, 2))
-        arrived = np.sort(rng.random(BATCH_EVENTS) * 60)
-        late = rng.exponential(LATE_SECONDS, BATCH_EVENTS)
-        late += (rng.random(BATCH_EVENTS) < VERY_LATE_SHARE) * rng.random(BATCH_EVENTS) * VERY_LATE_SECONDS
-        places = pl.int_range(BATCH_EVENTS, eager=True)
+        began = START + span * number
+        keys = rng.integers(0, KEYS, size)
+        tokens = rng.integers(1, 4_000, (size, 2))
+        arrived = np.sort(rng.random(size) * span.total_seconds())
+        late = rng.exponential(LATE_SECONDS, size)
+        late += (rng.random(size) < VERY_LATE_SHARE) * rng.random(size) * VERY_LATE_SECONDS
+        places = pl.int_range(size, eager=True)
         events = pl.DataFrame(
             {
                 **dict.fromkeys(PRICED_EVENTS, ""),
                 "partition": 0,
-                "offset": places + number * BATCH_EVENTS,
+                "offset": places + number * size,
                 "index": 0,
                 "of": 1,
-                "received_at": minute + timedelta(minutes=1),
+                "received_at": began + span,
                 "org": _named("org_", keys % ORGS),
                 "source": "/gateway",
-                "id": _named(f"req-{number}-", np.arange(BATCH_EVENTS)),
-                "time": pl.Series(((arrived - late) * 1e6).astype(np.int64)).cast(pl.Duration("us")) + minute,
+                "id": _named(f"req-{number}-", np.arange(size)),
+                "time": pl.Series(((arrived - late) * 1e6).astype(np.int64)).cast(pl.Duration("us")) + began,
                 "operation": "llm.request",
                 "project": _named("project_", keys % 500),
                 "api_key": _named("key_", keys),
                 "user": _named("u_", keys % 10_000),
                 "provider": "any",
                 "model": _named("model_", keys % 7),
-                "status": np.where(rng.random(BATCH_EVENTS) < 0.02, "error", "ok"),
+                "status": np.where(rng.random(size) < 0.02, "error", "ok"),
                 "cost": pl.Series(tokens.sum(axis=1)).cast(pl.Decimal(38, 12)) / 100_000,
                 "pricing": "priced",
             }
         )
         lines = pl.DataFrame(
             {
-                "row": np.repeat(np.arange(BATCH_EVENTS), 2),
-                "kind": np.tile([0, 1], BATCH_EVENTS),
+                "row": np.repeat(np.arange(size), 2),
+                "kind": np.tile([0, 1], size),
                 "quantity": tokens.reshape(-1),
                 "cost": tokens.reshape(-1) // 1_000,
             }
@@ -123,7 +126,7 @@ def blocks(runs: int, *, seed: int = 1) -> Iterator[Block]:
             lines.select(pl.col(name).cast(dtype) for name, dtype in LINES.items()),
             kinds,
         )
-        yield Block(0, number, int(minute.timestamp() * 1000) + 60_000, encode_block(batch, topic="usage.events"))
+        yield Block(0, number, int((began + span).timestamp() * 1000), encode_block(batch, topic="usage.events"))
 
 
 def _named(prefix: str, numbers: Any) -> pl.Series:  # noqa: ANN401 -- an array of integers
@@ -169,18 +172,21 @@ class Measured:
 
     store: Empty
     state: PartitionState
+    events: int = 0
     cpu_seconds: float = 0.0
 
-    def count(self, block: Block, *, is_warm: bool) -> None:
-        """Counts the next block."""
+    def count(self, block: Block, *, events: int, is_warm: bool) -> None:
+        """Counts the next block, of so many events."""
         began = time.process_time()
         self.state = counted(self.state, block, self.store)
         self.cpu_seconds += (time.process_time() - began) * is_warm
+        self.events += events * is_warm
 
     def figures(self) -> dict[str, float]:
         """CPU per event, how many windows and steps are remembered, and the memory of their columns."""
         return {
-            "cpu_us_per_event": self.cpu_seconds / (MEASURED_RUNS * BATCH_EVENTS) * 1e6,
+            "cpu_us_per_event": self.cpu_seconds / self.events * 1e6,
+            "totals": self.state.totals.height,
             "windows": self.state.judged.windows,
             "questions": self.store.questions,
             "alerts": self.store.alerts,
@@ -189,12 +195,13 @@ class Measured:
         }
 
 
-def measured(*cases: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """The figures of each list of rules; all count the same blocks, in turn."""
+def measured(*cases: Sequence[dict[str, Any]], size: int = BATCH_EVENTS) -> list[dict[str, float]]:
+    """The figures of each list of rules; all count the same blocks in turn, and as many events whatever the size."""
     stages = [Measured(Empty(rules), fresh(0, next_block=0, limits=LIMITS)) for rules in cases]
-    for number, block in enumerate(blocks(WARM_RUNS + MEASURED_RUNS)):
+    more = BATCH_EVENTS // size
+    for number, block in enumerate(blocks((WARM_RUNS + MEASURED_RUNS) * more, size=size)):
         for stage in stages:
-            stage.count(block, is_warm=number >= WARM_RUNS)
+            stage.count(block, events=size, is_warm=number >= WARM_RUNS * more)
     return [stage.figures() for stage in stages]
 
 
@@ -208,11 +215,12 @@ def _bytes(page: Page) -> int:
 
 
 def main() -> None:
-    """All of it: three rules alone for memory, then none and ten."""
+    """All of it: three rules alone for memory, then none and ten, and none with small blocks."""
     figures: dict[str, Any] = {"keys": KEYS, "events": (WARM_RUNS + MEASURED_RUNS) * BATCH_EVENTS}
     (figures["3 rules"],) = measured(RULES[:3])
     figures["no rules"], figures["10 rules"] = measured((), RULES)
     figures["10 rules / no rules"] = figures["10 rules"]["cpu_us_per_event"] / figures["no rules"]["cpu_us_per_event"]
+    (figures["no rules, small blocks"],) = measured((), size=SMALL_BATCH_EVENTS)
     sys.stdout.write(json.dumps(figures, indent=1) + "\n")
 
 
