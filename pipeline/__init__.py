@@ -8,7 +8,7 @@ The way of an event, in the order of the files that decide; a folder holds the p
                    ── usage.priced: the log that decides everything below ──
     identities.py  which identities were counted already, by hash: a filter
     dedupe.py      new, replay, duplicate or conflict
-    fold.py        new facts × totals before → totals after
+    fold.py        new facts × totals before → totals after                    (lanes.py remembers totals)
     judge.py       new facts × rules in force × windows before → alerts        (judging/)
     correct.py     correction blocks → what events cost now                    (reprice.py makes them)
     count.py       all of that for a run of blocks, as a list of steps for the agent to carry out
