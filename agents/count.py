@@ -20,6 +20,7 @@ import polars as pl
 import structlog
 
 from agents.answers import answer as answer_of
+from agents.chunks import REVOKE_WAIT_SECONDS
 from agents.rejects import reject_messages, reject_rows
 from agents.retrying import until_done
 from clickhouse.client import Store
@@ -41,7 +42,7 @@ from pipeline.count import (
     fresh,
 )
 from pipeline.judging.alerts import alert_messages, latest_by_id
-from pipeline.judging.steps import InsertAlerts, InsertControls, PublishAlerts
+from pipeline.judging.steps import AskAlerts, InsertAlerts, InsertControls, PublishAlerts
 from schemas.errors import LogBroken
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LATE_SECONDS = 3_600
+#: No block has this number: asked before it, the store answers for all that there are.
+NO_BLOCK = 2**63
 #: So many alerts are written out and on their way at a time.
 ALERTS_AT_ONCE = 2_000
 
@@ -90,12 +93,14 @@ class CountAgent:
         self._metrics = metrics
         self._should_stop = should_stop
         self._now = now
+        self._began = 0.0
         self._states: dict[int, PartitionState] = {}
         self._idle_stores: list[Store] = []
 
     async def work(self, chunks: list[Chunk]) -> None:
         """Counts the blocks of these chunks. Returns when every row that came of them is acknowledged."""
         started = time.monotonic()
+        self._began = self._now()
         blocks = _blocks_by_partition(chunks)
         runs = [_Run(partition, await self._steps(partition, run)) for partition, run in sorted(blocks.items())]
         await self._until_writes(runs)
@@ -192,9 +197,10 @@ class CountAgent:
                 alerts = pl.concat([step.alerts for step in steps if isinstance(step, InsertAlerts)])
                 await self._insert(lambda store: insert_rows(store, "alerts_rows", alerts))
             case PublishAlerts():
-                await self._publish_alerts(
-                    pl.concat([step.alerts for step in steps if isinstance(step, PublishAlerts)])
-                )
+                alerts = pl.concat([step.alerts for step in steps if isinstance(step, PublishAlerts)])
+                await self._publish_alerts(alerts)
+                if self._may_be_overtaken():
+                    await self._publish_what_overtook(alerts)
             case _:
                 raise AssertionError("a question is no write")
 
@@ -228,6 +234,41 @@ class CountAgent:
             await self._publisher.send_keyed(topic, own, retry=functools.partial(self._retry, what=topic))
         for transition, count_ in alerts.group_by("transition").len().iter_rows():
             self._metrics.alerts.labels(transition).inc(count_)
+
+    def _may_be_overtaken(self) -> bool:
+        """Whether this batch took so long that the group may have given its partitions to somebody else meanwhile."""
+        return self._now() - self._began >= min(self._wiring.session_timeout_seconds, REVOKE_WAIT_SECONDS) / 2
+
+    async def _publish_what_overtook(self, alerts: pl.DataFrame) -> None:
+        """Has the last word on ``usage.alerts.state`` again, if others published later transitions of these alerts.
+
+        A worker that slept says what it had to say long after the next owner went on. Alerts are stored before they
+        are published: what is not stored once our messages are acknowledged will be published after them.
+        """
+        said = alerts.group_by("alert_id", "block_partition").agg(pl.col("sequence").max().alias("said"))
+        while True:
+            questions = [
+                AskAlerts(
+                    partition,
+                    NO_BLOCK,
+                    tuple(sorted(own.select("rule", "rule_revision").unique().iter_rows())),
+                    tuple(sorted(own.get_column("org").unique())),
+                    tuple(sorted(own.get_column("window_start").dt.epoch("us").fill_null(0).unique())),
+                )
+                for (partition,), own in alerts.group_by("block_partition")
+            ]
+            latest = pl.concat([await self._ask(functools.partial(answer_of, question)) for question in questions])
+            later = latest.join(said, on=["alert_id", "block_partition"]).filter(pl.col("sequence") > pl.col("said"))
+            if not later.height:
+                return
+            log.warning("alerts_overtaken", alerts=later.height)
+            messages = await self._spend("produce", alert_messages, later.drop("said"))
+            topic = self._wiring.topics.alerts_state
+            await self._publisher.send_keyed(topic, messages, retry=functools.partial(self._retry, what=topic))
+            said = said.update(
+                later.select("alert_id", "block_partition", pl.col("sequence").alias("said")),
+                on=["alert_id", "block_partition"],
+            )
 
     async def _ask(self, question: Callable[[Store], Any]) -> Any:
         return await self._retry(lambda: asyncio.to_thread(self._with_store, question), what="store")

@@ -73,9 +73,12 @@ def check_published(found: Differences, must: Sequence[dict[str, Any]], *, boots
             found.add("usage.alerts: wrong key", f"{key} of {alert}")
     _compare(right, published.values(), found, where="usage.alerts")
     kept = dict(_messages(bootstrap, topics.alerts_state))
+    latest = dict(sorted(right))
     for key, alert in kept.items():
         if right.get(_name(alert)) != alert or key != alert["alert_id"]:
             found.add("usage.alerts.state: wrong", f"{key}: {alert}")
+        elif alert["sequence"] != latest[key]:
+            found.add("usage.alerts.state: behind", f"{key}: {alert}")
     for alert_id in {alert["alert_id"] for alert in must} - set(kept):
         found.add("usage.alerts.state: missing", alert_id)
 
