@@ -18,6 +18,30 @@ SOAK_SCHEDULES: Final = 300_000
 PER_LOG_OF_BUGS: Final = 20
 #: No planted bug may need more schedules than this; the one that hides best needs about a fifth of it.
 FOUND_WITHIN: Final = 3_000
+#: The first schedules that find the bugs that hide best. They are looked at first, which saves minutes and proves the
+#: same; where a change of the code moved one, all are looked at, and this line should follow.
+FOUND_AT: Final = {
+    Bug.NOT_IN_MEMORY_IS_ZERO: 60,
+    Bug.FORGOTTEN_IS_ZERO: 61,
+    Bug.ANSWER_CUT_SHORT: 589,
+    Bug.STATES_OF_ANY_BLOCK: 401,
+    Bug.TOTALS_WITHOUT_CORRECTIONS: 240,
+    Bug.LAST_WRITE_STAYS: 270,
+    Bug.CORRECTED_AGAIN: 140,
+    Bug.CORRECTED_BEFORE_COUNTED: 122,
+    Bug.ACK_BEFORE_ALERTS: 115,
+    Bug.STORED_IS_PUBLISHED: 117,
+    Bug.SUMS_OF_ANY_BLOCK: 228,
+    Bug.ALERTS_OF_ANY_BLOCK: 49,
+    Bug.RULES_OF_ANY_BLOCK: 223,
+    Bug.RULES_IN_MEMORY_ONLY: 100,
+    Bug.JUDGED_KEPT_AFTER_SEEK: 223,
+    Bug.SEQUENCE_IN_MEMORY_ONLY: 100,
+    Bug.JUDGED_AT_THE_END: 100,
+    Bug.SENDS_PAST_UNRESOLVED: 100,
+    Bug.TIMEOUT_TAKEN_AS_SENT: 100,
+    Bug.ACK_BEFORE_SENT: 100,
+}
 
 #: Bugs that show even when nothing is interrupted; all others are right on a good day, or they would be no test.
 #: (A restore happens on good days too: after the marker of a transaction in the log.)
@@ -62,9 +86,13 @@ def test_no_schedule_of_a_long_night_gives_a_wrong_number() -> None:
 @pytest.mark.parametrize("bug", Bug)
 def test_every_planted_bug_is_found(bug: Bug) -> None:
     """A simulator that finds nothing proves something only if it finds what is there."""
-    tally = run_schedules(0, FOUND_WITHIN, Setting(per_log=PER_LOG_OF_BUGS, pricings_per_log=6, bug=bug))
+    setting = Setting(per_log=PER_LOG_OF_BUGS, pricings_per_log=6, bug=bug)
 
-    assert len(tally.failures) == 1
+    tally = run_schedules(FOUND_AT.get(bug, 0), 1, setting)
+    if not tally.failures:
+        tally = run_schedules(0, FOUND_WITHIN, setting)
+
+    assert [seed for seed, _ in tally.failures if seed < FOUND_WITHIN] != []
 
 
 @pytest.mark.parametrize("bug", [bug for bug in Bug if bug not in SHOW_ON_A_GOOD_DAY])
