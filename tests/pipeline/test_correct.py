@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from datetime import timedelta
 from decimal import Decimal
+from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -198,8 +199,7 @@ def test_alerts_after_corrections_do_not_depend_on_what_was_remembered(how: str)
     """Windows hold the figures as corrected at that place of the log, from memory and from the store alike."""
     corrected = fired = 0
     for seed in range(25):
-        blocks = _with_corrections(blocks_of(judged_log(seed), sizes_of(seed)), Random(f"corrections {seed}"))
-        block_by_block, store = _alerts_of([[block] for block in blocks])
+        blocks, block_by_block, store = _block_by_block(seed)
 
         again, _ = _alerts_of(
             runs_of(blocks, sizes_of(-seed)) if how == "longer runs" else [[block] for block in blocks],
@@ -261,6 +261,13 @@ def _usages(batch: PricedBatch) -> list[tuple[tuple[str, Decimal], ...]]:
     ):
         usages[row].append((meter, quantity))
     return [tuple(usage) for usage in usages]
+
+
+@cache
+def _block_by_block(seed: int) -> tuple[list[Block], list[Any], MemoryStore]:
+    """The log of a seed with corrections, what is published for it block by block, and the store after it."""
+    blocks = _with_corrections(blocks_of(judged_log(seed), sizes_of(seed)), Random(f"corrections {seed}"))
+    return blocks, *_alerts_of([[block] for block in blocks])
 
 
 def _alerts_of(runs: Sequence[Sequence[Block]], *, restarts: bool = False) -> tuple[list[Any], MemoryStore]:
