@@ -7,6 +7,7 @@ A skipped test counts as failed: a promise that was not looked at is not kept.
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return len(LONG) if item.get_closest_marker("servers") else len(LONG) + 1
 
     items.sort(key=turn)
+
+
+def pytest_collection_finish() -> None:
+    """No later look for garbage goes through thousands of collected tests and all that they imported."""
+    gc.collect()
+    gc.freeze()
 
 
 class SideBySide(LoadFileScheduling):  # type: ignore[misc]
