@@ -346,7 +346,7 @@ def slices(store: Store, *, org: str, rows_max: int = SLICE_ROWS) -> list[Slice]
     """The facts and totals of all orgs (or of one) in slices of about ``rows_max`` rows; an hour is never cut."""
     found: list[Slice] = []
     weights = ((row["org"], row["rows"]) for row in store.rows(query("audit_orgs"), {"org": org}))
-    for orgs, rows in _packed(weights, rows_max=rows_max):
+    for orgs, rows in packed(weights, rows_max=rows_max):
         if len(orgs) == 1 and rows > rows_max:
             found += _slices_of_hours(store, org=orgs[0], rows_max=rows_max)
         else:
@@ -364,19 +364,19 @@ def recent_slices(store: Store, *, since: Fence, rows_max: int = SLICE_ROWS) -> 
     return [
         (Slice(org, org, starts[0], starts[-1] + SECONDS_PER_HOUR), rows)
         for org, weights in hours.items()
-        for starts, rows in _packed(weights, rows_max=rows_max)
+        for starts, rows in packed(weights, rows_max=rows_max)
     ]
 
 
 def _slices_of_hours(store: Store, *, org: str, rows_max: int) -> list[Slice]:
     weights = ((row["start"], row["rows"]) for row in store.rows(query("audit_hours"), {"org": org}))
-    starts = [hours[0] for hours, _ in _packed(weights, rows_max=rows_max)]
+    starts = [hours[0] for hours, _ in packed(weights, rows_max=rows_max)]
     # The first begins with time and the last ends with it, so that an hour that appears meanwhile is in one of them.
     bounds = [0, *starts[1:], LATEST_SECONDS]
     return [Slice(org, org, start, end) for start, end in pairwise(bounds)]
 
 
-def _packed(weights: Iterable[tuple[Any, int]], *, rows_max: int) -> Iterator[tuple[list[Any], int]]:
+def packed(weights: Iterable[tuple[Any, int]], *, rows_max: int) -> Iterator[tuple[list[Any], int]]:
     """Neighbours put together up to a weight; what is heavier by itself stands alone."""
     together: list[Any] = []
     sum_of_rows = 0

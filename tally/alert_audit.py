@@ -61,11 +61,13 @@ class _Compared:
         self._name("not by the rules", extra)
         for row in other.iter_rows(named=True):
             first = next(name for name in rest if row[name] != row[name + _STORED])
-            self._add(f"{_transition(row)}: {first} is {_text(row[first + _STORED])}, by the rules {_text(row[first])}")
+            self._add(
+                f"{named_transition(row)}: {first} is {_text(row[first + _STORED])}, by the rules {_text(row[first])}"
+            )
 
     def _name(self, what: str, alerts: pl.DataFrame) -> None:
         for row in alerts.head(NAMED_MAX).iter_rows(named=True):
-            self._add(f"{_transition(row)} is {what}")
+            self._add(f"{named_transition(row)} is {what}")
 
     def _add(self, name: str) -> None:
         if len(self.names) < NAMED_MAX:
@@ -130,7 +132,8 @@ def _compare(log: CountedLog, stretches: Sequence[Stretch], compared: _Compared,
         compared.compare(own, log.alerts(first=stretch.first, end=stop))
 
 
-def _transition(row: Mapping[str, Any]) -> str:
+def named_transition(row: Mapping[str, Any]) -> str:
+    """A row of ALERTS in the words of a person who looks for it."""
     start = "" if row["window_start"] is None else f" of {row['window_start']:%Y-%m-%dT%H:%M}Z"
     return (
         f"{row['transition']} {row['sequence']} of {row['rule']} for {row['org']}, {row['scope']} {row['scope_id']}, "

@@ -36,6 +36,7 @@ from tally.alert_audit import check_alerts
 from tally.connect import store_address
 from tally.kafka import LogView as KafkaLog
 from tally.output import Format, FormatOption, counted, default_format, print_csv, print_json, print_line, print_table
+from tally.publication_audit import check_published
 from tally.report import checked_org
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from clickhouse.audit import LogView, Position, Slice
     from schemas.topics import Topics
+    from tally.publication_audit import TopicView
     from tally.settings import Settings
 
 #: A question about many facts may take long; it is bounded by the number of facts in a slice.
@@ -111,7 +113,7 @@ def audit_command(
 
 
 def audit(  # noqa: PLR0913 -- the parts of one question
-    store: Store, log: LogView, *, topics: Topics, org: str, horizon: timedelta, timeout_seconds: float
+    store: Store, log: TopicView, *, topics: Topics, org: str, horizon: timedelta, timeout_seconds: float
 ) -> Audit:
     """Runs every check; ``org`` "" is all of them. Nothing is written."""
     raw = log.positions(topics.events)
@@ -119,6 +121,7 @@ def audit(  # noqa: PLR0913 -- the parts of one question
     fence = _fence(log, topic=topics.priced)
     newest = newest_in_store(store, topic=topics.events)
     positions = {"raw": log.positions(topics.events), "priced": log.positions(topics.priced)}
+    begins = {partition: at.begin for partition, at in positions["priced"].items()}
     within = slices(store, org=org)
     facts_priced, facts = check_facts_priced(store, within=within)
     accounted, unaccounted_events = check_raw_records(store, topic=topics.events, positions=raw, held=log.held)
@@ -135,6 +138,7 @@ def audit(  # noqa: PLR0913 -- the parts of one question
         check_corrections(store, within=within),
         *totals,
         check_alerts(store, org=org, fence=fence),
+        *check_published(store, log, topics=topics, org=org, fence=fence, begins=begins),
     ]
     return Audit(checks, Figures(unaccounted_events, drift_cost), differing, fence)
 

@@ -24,7 +24,9 @@ from aiokafka.conn import collect_hosts, create_conn
 from schemas.errors import BrokerUnavailable, WrongUse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+
+    from aiokafka import ConsumerRecord
 
     from tally.settings import Settings
 
@@ -413,6 +415,42 @@ async def readable_offsets(
     return found[:at_most]
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What could be read of a partition: records before ``begin`` are deleted; with ``is_open`` not up to its end.
+
+    Behind the first record of a transaction that is open, nothing is committed yet for its readers.
+    """
+
+    begin: int
+    is_open: bool = False
+
+
+async def read_until(
+    consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int], take: Callable[[Sequence[ConsumerRecord]], None]
+) -> None:
+    """Hands on every record before these offsets, those of a partition in their order.
+
+    Raises:
+        TimeoutError: nothing came for half a minute.
+    """
+    left = dict(ends)
+    consumer.assign(list(left))
+    await consumer.seek_to_beginning(*left)
+    loop, reached = asyncio.get_running_loop(), -1
+    async with asyncio.timeout(REQUEST_SECONDS_MAX) as patience:
+        while left:
+            for partition, records in (await consumer.getmany(*left, timeout_ms=2 * FETCH_WAIT_MS)).items():
+                take([record for record in records if record.offset < ends[partition]])
+            positions = {partition: await consumer.position(partition) for partition in ends}
+            if sum(positions.values()) > reached:
+                reached = sum(positions.values())
+                patience.reschedule(loop.time() + REQUEST_SECONDS_MAX)
+            for partition in [partition for partition, end in left.items() if positions[partition] >= end]:
+                consumer.pause(partition)  # else it would be fetched on and on, in vain
+                del left[partition]
+
+
 class LogView:
     """What the audit asks Kafka: how far the group is, where the log begins and ends, which offsets hold a record.
 
@@ -437,6 +475,28 @@ class LogView:
                 number: await readable_offsets(consumer, TopicPartition(topic, number), wanted)
                 for number, wanted in spans.items()
             }
+
+    def read(self, topic: str, take: Callable[[Sequence[ConsumerRecord]], None]) -> dict[int, Extent]:
+        """Hands on all committed records up to the end that the topic has now; gives what was read, by partition.
+
+        Raises:
+            WrongUse: the topic does not exist.
+        """
+        return run(self._settings, self._read(topic, take))
+
+    async def _read(self, topic: str, take: Callable[[Sequence[ConsumerRecord]], None]) -> dict[int, Extent]:
+        settings = self._settings
+        async with admin(settings) as client, reader(settings) as consumer:
+            wanted = await all_partitions(settings, client, [topic])
+            async with reader(settings, isolation="read_uncommitted") as uncommitted:
+                ends = await uncommitted.end_offsets(wanted)
+            stable = await consumer.end_offsets(wanted)  # after the ends: what is short of them is held up
+            await read_until(consumer, stable, take)
+            begins = await consumer.beginning_offsets(wanted)  # now: retention may have been at work meanwhile
+        return {
+            partition.partition: Extent(begins[partition], is_open=stable[partition] < ends[partition])
+            for partition in wanted
+        }
 
     def live_members(self) -> list[str]:
         """The client ids of the group's live members; empty when the group is stopped or was never there."""

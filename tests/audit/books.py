@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.topics import Topics
 from tally.audit import Audit, audit
+from tally.kafka import Extent
 from tests.reports.building import NOON, Line, fact
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
+    from tally.alert_ledger import Message
     from tests.reports.building import Counted
 
 HORIZON = timedelta(days=35)
@@ -27,6 +30,30 @@ class Place(NamedTuple):
     committed: int
 
 
+@dataclass(frozen=True)
+class Said:
+    """A message of an alert."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: int = 0
+    partition: int = 0
+
+
+@dataclass
+class AlertTopic:
+    """A topic of alerts: its messages, from which offset on they are left, and whether a transaction is open."""
+
+    messages: list[Said] = field(default_factory=list)
+    begin: int = 0
+    is_open: bool = False
+
+    def say(self, key: str, value: bytes, *, at: datetime = NOON) -> None:
+        """One more message."""
+        self.messages.append(Said(len(self.messages), key.encode(), value, int(at.timestamp() * 1000)))
+
+
 @dataclass
 class Log:
     """A log of one partition per topic, as values: what the audit sees of Kafka."""
@@ -36,6 +63,8 @@ class Log:
     markers: frozenset[int] = frozenset()
     members: tuple[str, ...] = ()
     looked_up: list[tuple[int, int]] = field(default_factory=list)
+    alerts: AlertTopic = field(default_factory=AlertTopic)
+    alerts_state: AlertTopic = field(default_factory=AlertTopic)
 
     def positions(self, topic: str) -> Mapping[int, Place]:
         """Partition 0 of either topic."""
@@ -53,6 +82,13 @@ class Log:
                 if offset not in self.markers
             ]
         }
+
+    def read(self, topic: str, take: Callable[[Sequence[Message]], None]) -> Mapping[int, Extent]:
+        """The one partition, up to its end."""
+        topics = self.alerts, self.alerts_state
+        own = topics[topic == Topics().alerts_state]
+        take([message for message in own.messages if message.offset >= own.begin])
+        return {0: Extent(own.begin, is_open=own.is_open)}
 
     def live_members(self) -> Sequence[str]:
         """Client ids."""

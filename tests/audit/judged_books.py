@@ -14,7 +14,9 @@ from pipeline.count import CountLimits, InsertFacts, InsertRepeats, InsertTotals
 from pipeline.judging.steps import InsertAlerts, InsertControls, PublishAlerts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import polars as pl
 
     from clickhouse.client import Store
     from pipeline.block import Block
@@ -31,23 +33,27 @@ def emptied(store: Store) -> Store:
     return store
 
 
-def count_into(store: Store, runs: Sequence[Sequence[Block]]) -> Fence:
-    """Counts runs of blocks of partition 0, all of them committed."""
+def count_into(
+    store: Store, runs: Sequence[Sequence[Block]], *, publish: Callable[[pl.DataFrame], None] = lambda _: None
+) -> Fence:
+    """Counts runs of blocks of partition 0, all of them committed; ``publish`` is given the alerts, as often."""
     state = fresh(0, next_block=0, limits=LIMITS)
     for run in runs:
         steps = count(state, run, limits=LIMITS)
         said: Any = None
         while True:
             try:
-                said = _carried_out(store, steps.send(said))
+                said = _carried_out(store, steps.send(said), publish)
             except StopIteration as end:
                 state = end.value[0]
                 break
     return Fence({0: state.next_block}, live=False)
 
 
-def _carried_out(store: Store, step: Step) -> Any:
+def _carried_out(store: Store, step: Step, publish: Callable[[pl.DataFrame], None]) -> Any:
     match step:
+        case PublishAlerts():
+            publish(step.alerts)
         case InsertFacts():
             insert_facts(store, step.facts, step.hashes)
         case InsertTotals():
@@ -60,7 +66,7 @@ def _carried_out(store: Store, step: Step) -> Any:
             insert_rows(store, "duplicates_rows", step.repeats)
         case InsertCorrections():
             insert_corrections(store, step.corrections)
-        case PublishAlerts() | PublishConflicts():
+        case PublishConflicts():
             pass
         case _:
             return answer(step, store)

@@ -115,6 +115,8 @@ def test_books_in_order_balance(counted: Counted) -> None:
         ("quantities_equal_facts", "4", "4", ""),
         ("totals_not_behind", "4", "4", ""),
         ("alerts_equal_rules", "0", "0", ""),
+        ("alerts_published", "0", "0", ""),
+        ("alerts_state_is_latest", "0", "0", ""),
     ]
 
 

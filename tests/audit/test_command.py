@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 from decimal import Decimal
@@ -12,8 +13,11 @@ import pytest
 import urllib3
 from confluent_kafka import Producer
 
+from tally.settings import Settings
+from tests.commands.log import commit, delete_topics, produce_keyed, records
 from tests.system.installation import Installation, Worker, wait_until
 from tests.system.prices import BOOK
+from tests.system.views import rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +25,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.servers
 
+RULES = """
+rules:
+  - {id: requests, scope: project, measure: requests, window: total, thresholds: [1, 10, 50]}
+  - {id: hours, scope: org, measure: requests, window: hour, thresholds: [1, 5]}
+"""
 EVENTS = 300
 COMMITTED, ABORTED = 5, 7
+ALERT_CHECKS = {"alerts_published", "alerts_state_is_latest"}
 
 
 def _event(number: int) -> dict[str, Any]:
@@ -41,9 +51,9 @@ def _event(number: int) -> dict[str, Any]:
 
 @pytest.fixture
 def installation(tmp_path: Path, broker: str, database: str, topic_prefix: str) -> Installation:
-    """Prices in force, and events sent: some twice, some refused, some in transactions, some of these aborted."""
+    """Prices and rules in force, and events sent: some twice, some refused, some in transactions, some aborted."""
     own = Installation(tmp_path, broker, database, prefix=topic_prefix, app_id=topic_prefix.rstrip("."))
-    own.set_up(catalog=BOOK, partitions=2)
+    own.set_up(catalog=BOOK + RULES, partitions=2)
     lines = [json.dumps(_event(number)) for number in (*range(EVENTS), *range(10))]
     path = tmp_path / "events.ndjson"
     path.write_text("\n".join([*lines, "garbage", json.dumps([_event(1), _event(-1), {}])]) + "\n", encoding="utf-8")
@@ -65,6 +75,15 @@ def _audit(installation: Installation, *arguments: str) -> tuple[int, dict[str, 
     return answer.returncode, json.loads(answer.stdout) if answer.stdout else {}, answer.stderr
 
 
+def _by_name(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {check["check"]: check for check in found["checks"]}
+
+
+def _stored_alerts(installation: Installation) -> str:
+    ((number,),) = rows(installation.store_url, "SELECT toString(count()) FROM alerts")
+    return str(number)
+
+
 def _statement(installation: Installation, sql: str) -> None:
     server, _, database = installation.store_url.rpartition("/")
     with urllib3.PoolManager() as pool:
@@ -82,13 +101,70 @@ def test_a_running_installation_balances_and_is_not_healed(installation: Install
         summary = json.loads(installation.done("report", "summary", "--org", "org-0", "--format", "json"))
 
     records = EVENTS + 10 + 2 + COMMITTED
-    checks = {check["check"]: check for check in found["checks"]}
+    checks = _by_name(found)
     assert (code, found["balanced"]) == (0, True)
     assert checks["raw_records_accounted_for"]["found"] == str(records)
     assert checks["counted_once"]["found"] == str(EVENTS + COMMITTED + 1)
+    assert {name: checks[name]["found"] for name in ALERT_CHECKS} == {
+        "alerts_published": _stored_alerts(installation), "alerts_state_is_latest": _stored_alerts(installation),
+    }  # fmt: skip
     assert (refused, nothing) == (2, {})
     assert "1 worker is running, so totals can't be rebuilt" in sentence
     assert summary["completeness"]["lag"] == 0
+
+
+def test_an_alert_that_a_worker_has_stored_and_not_published_yet_is_no_difference(installation: Installation) -> None:
+    """Its block is not committed; once it is, the message must be there."""
+    patient = replace(installation, settings={"TALLY_SESSION_TIMEOUT_SECONDS": "60"})
+    goes_on = installation.folder / "go-on"
+    with Worker(patient, "held", entry=("-m", "tests.audit.held_worker", str(goes_on))) as worker:
+        worker.wait_until_ready()
+        wait_until(lambda: _stored_alerts(installation) != "0", what="alerts are stored")
+        code, between, _ = _audit(installation, "--timeout", "0")
+        stored = _stored_alerts(installation)
+        goes_on.touch()
+        installation.done("drain", "--timeout", "120")
+        after = _audit(installation)
+        assert worker.server.stop() == 0
+
+    assert (code, stored != "0") == (1, True)
+    assert [check["check"] for check in between["checks"] if not check["ok"]] == ["priced_blocks_counted"]
+    assert {_by_name(between)[name]["found"] for name in ALERT_CHECKS} == {"0"}
+    assert (after[0], _by_name(after[1])["alerts_published"]["found"]) == (0, _stored_alerts(installation))
+
+
+def test_what_is_missing_is_published_again_as_the_audit_advises(installation: Installation) -> None:
+    """A lost topic and an overwritten state: named, with exit 1; going back to the blocks that it names mends both."""
+    topics = installation.topics
+    with Worker(installation, "worker") as worker:
+        worker.wait_until_ready()
+        installation.done("drain", "--timeout", "120")
+        assert worker.server.stop() == 0
+    settings = Settings(kafka_bootstrap=installation.bootstrap, topic_prefix=topics.prefix, app_id=installation.app_id)
+    (told, *_) = records(settings, topics.alerts_state)
+    produce_keyed(settings, topics.alerts_state, [(told.key.decode(), told.value.replace(b'"fired"', b'"burnt"'))])
+    delete_topics(settings, topics.alerts)
+    installation.done("migrate")
+
+    code, found, sentence = _audit(installation)
+    wrong = {check["check"]: check for check in found["checks"] if not check["ok"]}
+    advice = wrong["alerts_published"]["detail"] + wrong["alerts_state_is_latest"]["detail"]
+    blocks: dict[int, int] = {}
+    for partition, block in re.findall(rf"{re.escape(topics.priced)}/(\d+) to (\d+)", advice):
+        blocks[int(partition)] = min(int(block), blocks.get(int(partition), int(block)))
+    commit(settings, topics.priced, blocks)
+    with Worker(installation, "again") as worker:
+        worker.wait_until_ready()
+        installation.done("drain", "--timeout", "120")
+        assert worker.server.stop() == 0
+    after = _audit(installation)
+
+    stored = _stored_alerts(installation)
+    assert (code, set(wrong)) == (1, ALERT_CHECKS)
+    assert "The books do not balance: alerts_published (expected " in sentence
+    assert (wrong["alerts_published"]["expected"], wrong["alerts_published"]["found"]) == (stored, "0")
+    assert f"{topics.alerts_state} is not what is stored (1 changed): {topics.alerts_state}/" in advice
+    assert (after[0], after[1]["balanced"]) == (0, True)
 
 
 def test_a_stopped_installation_is_healed(installation: Installation) -> None:

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import RecordsToDelete
+from aiokafka.admin import NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from tally.connect import open_store
@@ -16,6 +16,7 @@ from tally.kafka import admin, client_settings, partitions, reader, run
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tally.migrate import TopicPlan
     from tally.settings import Settings
 
 
@@ -59,6 +60,21 @@ def partition_count(settings: Settings, topic: str) -> int:
             return len((await partitions(client, [topic]))[topic])
 
     return run(settings, ask())
+
+
+def create_topics(settings: Settings, plans: Sequence[TopicPlan]) -> None:
+    """Makes topics as ``tally migrate`` does, and waits until they are there."""
+
+    async def ask() -> None:
+        async with admin(settings) as client:
+            await client.create_topics(
+                [NewTopic(plan.name, plan.partitions, 1, topic_configs=dict(plan.settings)) for plan in plans]
+            )
+            for plan in plans:
+                while len((await partitions(client, [plan.name]))[plan.name]) < plan.partitions:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+
+    run(settings, ask())
 
 
 def delete_topics(settings: Settings, *topics: str) -> None:
@@ -107,6 +123,21 @@ def produce(
         try:
             for value in values:
                 await producer.send_and_wait(topic, value, key=key, partition=0, headers=list(headers))
+        finally:
+            await producer.stop()
+
+    run(settings, ask())
+
+
+def produce_keyed(settings: Settings, topic: str, messages: Sequence[tuple[str, bytes | None]]) -> None:
+    """Puts messages where their keys belong, as a worker's publisher does, one after the other."""
+
+    async def ask() -> None:
+        producer = AIOKafkaProducer(**client_settings(settings), acks="all")
+        await producer.start()
+        try:
+            sent = [await producer.send(topic, value, key=key.encode()) for key, value in messages]
+            await asyncio.gather(*sent)
         finally:
             await producer.stop()
 
