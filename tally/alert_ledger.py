@@ -128,6 +128,7 @@ class AlertLedger:
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self._database.executescript(_TABLES)
+        self._database.execute("BEGIN")  # and never an end: a transaction for each row would take half of the time
 
     def __enter__(self) -> Self:
         return self
@@ -169,7 +170,7 @@ class AlertLedger:
                     row["block_partition"],
                     row["block"],
                     digest,
-                    named_transition(row),
+                    f"{row['alert_id']} {named_transition(row)}",
                 )
                 for row, digest in zip(alerts.iter_rows(named=True), _digests(alerts), strict=True)
             ),

@@ -80,9 +80,10 @@ def audit_command(
     ] = 60.0,
     form: FormatOption = None,
 ) -> None:
-    r"""Prove that every raw record is accounted for once and that totals are their facts; exit 1 on any difference.
+    r"""Prove that raw records are accounted for, totals are their facts, alerts right and published; 1 on a difference.
 
     Raw records have no org until they are read, so they are always checked for all orgs.
+    What alerts' topics lack is published again by workers that go back in the log; docs/operating.md says how.
 
     \b
     Examples:
