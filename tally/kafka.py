@@ -270,7 +270,18 @@ async def reader(settings: Settings, *, isolation: str = READ_COMMITTED) -> Asyn
     try:
         yield client
     finally:
+        await _stop(client)
+
+
+async def _stop(client: AIOKafkaConsumer) -> None:
+    """Stops a consumer, also one that waits for a broker that is away."""
+    try:
         await client.stop()
+    except asyncio.CancelledError:
+        # Aiokafka raises what it did to its own fetch that was waiting; when we are cancelled the task knows it.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
 
 
 async def partitions(client: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, list[int]]:

@@ -10,22 +10,25 @@ import pytest
 
 from clickhouse.audit import Fence
 from pipeline.judging.alerts import alert_messages, latest_by_id
+from schemas.errors import BrokerUnavailable
 from tally import alert_ledger
 from tally.kafka import LogView
 from tally.migrate import topic_plans
 from tally.publication_audit import check_published
+from tally.settings import Settings
 from tests.audit.judged_books import count_into, emptied
-from tests.commands.log import create_topics, delete_records, produce_in_transaction, produce_keyed
+from tests.commands.log import create_topics, delete_records, produce, produce_in_transaction, produce_keyed
 from tests.pipeline.judged_logs import blocks_of, judged_log, runs_of, sizes_of
+from tests.processes import broker_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import polars as pl
 
     from clickhouse.audit import Check
     from clickhouse.client import Store
-    from tally.settings import Settings
     from tests.reports.building import Counted as Database
 
 pytestmark = pytest.mark.servers
@@ -280,6 +283,27 @@ def test_many_alerts_take_no_more_memory(published: Published, monkeypatch: pyte
 
     assert (log.ok, log.expected) == (True, str(len(published.log)))
     assert (state.ok, state.expected) == (True, str(len(dict(published.log))))
+
+
+def test_a_broker_that_goes_away_in_between_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading does not wait for it for ever."""
+    monkeypatch.setattr("tally.kafka.REQUEST_SECONDS_MAX", 3.0)
+    with broker_process(tmp_path / "broker") as broker:
+        settings = Settings(kafka_bootstrap=broker.wait_until_ready()["bootstrap"])
+        topic = settings.topics.rejected
+        create_topics(settings, [plan for plan in topic_plans(settings, priced_partitions=1) if plan.name == topic])
+        produce(settings, topic, [b"x" * 500_000] * 20)
+        taken: list[int] = []
+
+        def take(messages: Sequence[Any]) -> None:
+            broker.kill()
+            taken.extend(message.offset for message in messages)
+
+        with pytest.raises(BrokerUnavailable, match=f"Kafka at {settings.kafka_bootstrap} can't be reached"):
+            LogView(settings).read(topic, take)
+
+    assert taken == list(range(len(taken)))
+    assert 0 < len(taken) < 20
 
 
 def test_what_is_gone_from_the_log_of_blocks_can_not_be_said_again(published: Published) -> None:
