@@ -6,7 +6,7 @@ In the order of reading:
     queries/       one page per question; the file's first line asks it in plain words
     client.py      one client for the embedded engine and a server; its errors become ours here
     counting.py    what counting asks and writes, every question as of a block
-    reports.py     what reports ask; audit.py what the audit asks
+    reports.py     what reports ask; audit.py, stored_alerts.py what the audit asks
     migrate.py     applies the migrations
     embedded.py    the embedded engine; http_protocol.py, http_server.py: ClickHouse's HTTP interface in front of it
 """

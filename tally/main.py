@@ -32,7 +32,7 @@ ELSEWHERE: Final = {
     "reprice": ("tally.reprice", "reprice_command", "Price counted events again, on purpose; shows what changes."),
     "rules": ("tally.backtest", "rules_app", "Rules before they are in force."),
     "demo": ("tally.demo", "demo_command", "Run the whole pipeline once on real sample data."),
-    "audit": ("tally.audit", "audit_command", "Prove that every record, total and alert is accounted for and right."),
+    "audit": ("tally.audit", "audit_command", "Prove that every record, total and alert is there and right."),
 }
 
 # Typer carries its own copy of click and exports the leaves of the error tree, not this branch of it.

@@ -28,19 +28,11 @@ if TYPE_CHECKING:
     from clickhouse.client import Store
     from schemas.topics import Topics
     from tally.alert_ledger import Absent, Difference, Message
+    from tally.kafka import Extent
 
 #: Two brokers, one of which stamps the block and the other the alert, may disagree by so much.
 CLOCKS_APART_MS: Final = 5 * 60 * 1000
 EVER: Final = float("inf")
-
-
-class Extent(Protocol):
-    """What could be read of a partition: not before ``begin``, and not to its end while a transaction is open."""
-
-    @property
-    def begin(self) -> int: ...  # noqa: D102
-    @property
-    def is_open(self) -> bool: ...  # noqa: D102
 
 
 class TopicView(LogView, Protocol):
