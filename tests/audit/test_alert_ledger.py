@@ -17,9 +17,12 @@ from tests.audit.books import Log, Place
 from tests.reports.building import NOON
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from clickhouse.audit import Check
+    from tally.alert_ledger import Message
+    from tally.kafka import Extent
     from tests.reports.building import Counted
 
 pytestmark = pytest.mark.servers
@@ -78,6 +81,41 @@ def test_of_a_log_that_is_empty_by_now_all_may_be_gone(counted: Counted) -> None
     log.alerts.messages, log.alerts.begin = [], 0
     published, _ = _checks(counted, log)
     assert (published.ok, published.expected, published.found) == (False, "2", "0")
+
+
+def test_while_workers_run_a_difference_is_looked_at_twice(counted: Counted) -> None:
+    """A worker that woke up late says an older transition, and the newer one again at once: no false alarm."""
+    log = _stored(counted, NOON)
+    counted.alert({"alert_id": f"{0:032x}", "sequence": 2, "transition": "resolved"})
+    (alerts,) = stored_alerts(counted.store, org="")
+    older, newer = alert_messages(alerts)
+    log.alerts.say(*newer)
+    log.alerts_state.say(*newer)
+    log.alerts_state.say(*older)
+    looks = _LooksAgain(log, newer)
+
+    assert [check.ok for check in _checks(counted, log)] == [True, False]
+    for live, ok in ((False, False), (True, True)):
+        fence = Fence({0: 1}, live=live)
+        looks.looks = 0
+        _, state = check_published(counted.store, looks, topics=Topics(), org="", fence=fence, begins={0: 0})
+        assert state.ok is ok
+
+
+class _LooksAgain(Log):
+    """A log in which the newer transition is said again between the first look at the state and the second."""
+
+    def __init__(self, log: Log, newer: tuple[str, bytes]) -> None:
+        super().__init__(log.raw, log.priced, alerts=log.alerts, alerts_state=log.alerts_state)
+        self.newer = newer
+        self.looks = 0
+
+    def read(self, topic: str, take: Callable[[Sequence[Message]], None]) -> Mapping[int, Extent]:
+        """The topic as it is now."""
+        self.looks += topic == Topics().alerts_state
+        if self.looks == 2:
+            self.alerts_state.say(*self.newer)
+        return super().read(topic, take)
 
 
 def test_what_stands_behind_an_open_transaction_is_not_judged(counted: Counted) -> None:
