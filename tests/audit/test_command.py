@@ -117,7 +117,7 @@ def test_an_alert_that_a_worker_has_stored_and_not_published_yet_is_no_differenc
     """Its block is not committed; once it is, the message must be there."""
     patient = replace(installation, settings={"TALLY_SESSION_TIMEOUT_SECONDS": "60"})
     goes_on = installation.folder / "go-on"
-    with Worker(patient, "held", entry=("-m", "tests.audit.held_worker", str(goes_on))) as worker:
+    with Worker(patient, "held", entry=("-m", "tests.system.held_worker", str(goes_on))) as worker:
         worker.wait_until_ready()
         wait_until(lambda: _stored_alerts(installation) != "0", what="alerts are stored")
         code, between, _ = _audit(installation, "--timeout", "0")

@@ -54,6 +54,8 @@ def test_what_a_worker_says_after_it_slept_is_not_the_last_word(installed: Insta
             wait_until(lambda: len(_said(installed)) > before, what="the sleeper said what it had to say")
             wait_until(lambda: _said(installed)[-1] == "superseded", what="the last word is the right one again")
             late = _said(installed)[before:]
+            installed.done("drain", "--timeout", "120")
+            installed.done("audit")
             assert following.server.stop() == 0
 
     assert late[0] == "fired", "the sleeper was not late: the test proves nothing"
