@@ -123,12 +123,14 @@ class RollingJudge:
         for window, amount in dict.fromkeys((judged.window, judged.amount) for judged in rules):
             added = approximately(everyone.sums(amount))
             bounds[window], places_in[window] = _raised(bounds.get(window, Page()), keys, amount, added)
+        # Every rule is judged by the raised bounds: what a walk sets them to is true at the end of the run only.
+        raised = dict(bounds)
         states = dict(before.states)
         for judged in rules:
-            column = bounds[judged.window].columns[_UPPER + judged.amount]
+            column = raised[judged.window].columns[_UPPER + judged.amount]
             near = keys[column[places_in[judged.window]] >= self._least(judged, keys)]
-            walked = self._walk_all(judged, family, groups, bounds[judged.window], near)
-            bounds[judged.window] = walked.bounds
+            walked = self._walk_all(judged, family, groups, raised[judged.window], near)
+            bounds[judged.window] = _set_right(bounds[judged.window], judged.amount, walked)
             states[judged.key] = walked.states
         self.rolling[family] = self._pruned(replace(before, steps=steps, bounds=bounds, states=states), grain, length)
 
@@ -165,8 +167,7 @@ class RollingJudge:
     # The walk.
 
     def _walk_all(self, judged: Judged, family: Family, groups: Groups, page: Page, near: Ids) -> _Walked:
-        """Walks through the scopes that are near a limit, or fire; gives their bounds and all states after it."""
-        name = _UPPER + judged.amount
+        """Walks through the scopes that are near a limit, or fire; gives what they hold and all states after it."""
         before = self._before[family].states.get(judged.key, {})
         known = self._known(before)
         firing = sorted(scope for scope, own in known.items() if any(state.is_firing for state in own.values()))
@@ -175,7 +176,7 @@ class RollingJudge:
         restless = [scope for scope, calm in zip(firing, is_calm.tolist(), strict=True) if not calm]
         wanted = np.union1d(np.setdiff1d(near, keys[is_calm]), keys[~is_calm])
         if not len(wanted):
-            return _Walked(page, before)
+            return _Walked(_NO_KEYS, np.zeros(0), before)
         rows_of: dict[tuple[str, str], list[int]] = {}
         for group in np.flatnonzero(np.isin(groups.keys, wanted)).tolist():
             rows = groups.rows_of(group).tolist()
@@ -198,10 +199,7 @@ class RollingJudge:
             for index in own:
                 del of_org[scope_id, index]
             of_org.update({(scope_id, index): state for index, state in after.items()})
-        column = page.flat(name, np.float64).copy()
-        at = page.places(keys)
-        column[at[at >= 0]] = amounts[at >= 0]
-        return _Walked(page.with_column(name, column), {org: of_org for org, of_org in states.items() if of_org})
+        return _Walked(keys, amounts, {org: of_org for org, of_org in states.items() if of_org})
 
     def _known(self, states: RollingStates) -> dict[tuple[str, str], States]:
         """The states by scope, of orgs that have new facts."""
@@ -425,7 +423,10 @@ class RollingJudge:
 
 @dataclass(frozen=True, slots=True)
 class _Walked:
-    bounds: Page
+    """What the windows of these scopes hold at the end of the run, and the states of all."""
+
+    keys: Ids
+    amounts: NDArray[np.float64]
     states: RollingStates
 
 
@@ -502,6 +503,17 @@ def _raised(page: Page, keys: Ids, amount: str, added: NDArray[np.float64]) -> t
     column = page.flat(_UPPER + amount, np.float64).copy()
     column[places] += added
     return page.with_column(_UPPER + amount, column), places
+
+
+def _set_right(page: Page, amount: str, walked: _Walked) -> Page:
+    """The bounds with what was found exactly in place of what could only be said at most."""
+    if not len(walked.keys):
+        return page
+    places = page.places(walked.keys)
+    is_there = places >= 0
+    column = page.flat(_UPPER + amount, np.float64).copy()
+    column[places[is_there]] = walked.amounts[is_there]
+    return page.with_column(_UPPER + amount, column)
 
 
 def _states_of(judged: Judged, alerts: pl.DataFrame) -> dict[str, dict[tuple[str, int], RollingState]]:

@@ -14,7 +14,7 @@ from pipeline.count import CountLimits, count, fresh
 from pipeline.judging.alerts import alert_messages
 from pipeline.judging.steps import PublishAlerts
 from pipeline.memory_store import MemoryStore
-from schemas.rules import Window
+from schemas.rules import RuleSet, Window
 from tests.pipeline.driving import LIMITS, steps_of
 from tests.pipeline.judged_logs import MEASURES, blocks_of, judged_log, runs_of, sizes_of, told
 
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from pipeline.block import Block
     from pipeline.count import Step
+    from tests.pipeline.judged_logs import Log
 
 SEEDS: Final = {"remembers": 200, "forgets": 60, "restarts": 60, "crashes": 80}
+TWIN_SEEDS: Final = 40
 SOAK_SEEDS: Final = 20_000
 FORGETFUL: Final = replace(LIMITS, windows_max=2)
 
@@ -39,11 +41,13 @@ def published(steps: Sequence[Step]) -> list[dict[str, Any]]:
     ]
 
 
-def judged(seed: int, *, limits: CountLimits, store: MemoryStore, restarts: bool = False) -> list[dict[str, Any]]:
-    """What is published for the log of a seed, cut by that seed; with ``restarts`` each run begins without memory."""
+def judged(
+    seed: int, *, limits: CountLimits, store: MemoryStore, restarts: bool = False, log: Log | None = None
+) -> list[dict[str, Any]]:
+    """What is published for a log, that of the seed, cut by the seed; with ``restarts`` each run begins anew."""
     said: list[dict[str, Any]] = []
     state = fresh(0, next_block=0, limits=limits)
-    for run in runs_of(blocks_of(judged_log(seed), sizes_of(seed)), sizes_of(-seed)):
+    for run in runs_of(blocks_of(log or judged_log(seed), sizes_of(seed)), sizes_of(-seed)):
         if restarts:
             state = fresh(0, next_block=run[0].offset, limits=limits)
         steps, state, _ = steps_of(state, run, store=store, limits=limits)
@@ -81,6 +85,19 @@ def test_the_judge_says_what_the_model_says_for_a_whole_night() -> None:
     """The same with longer logs and more rules."""
     for seed in range(10_000, 10_000 + SOAK_SEEDS):
         assert judged(seed, limits=LIMITS, store=MemoryStore()) == told(judged_log(seed)), f"seed {seed}"
+
+
+def test_rules_that_look_at_the_same_sum_of_the_same_windows_are_each_judged() -> None:
+    """What is found out for one of them, as what a window holds at the end of a run, hides nothing from the others."""
+    for seed in range(TWIN_SEEDS):
+        log = [with_twins(one) if isinstance(one, RuleSet) else one for one in judged_log(seed)]
+        assert judged(seed, log=log, limits=LIMITS, store=MemoryStore()) == told(log), f"seed {seed}"
+
+
+def with_twins(rules: RuleSet) -> RuleSet:
+    """The set, with another rule beside each that says the same."""
+    twins = [rule.model_copy(update={"id": f"{rule.id}-again"}) for rule in rules.rules]
+    return rules.model_copy(update={"rules": (*rules.rules, *twins)})
 
 
 def test_a_crash_between_any_two_steps_changes_no_alert() -> None:
