@@ -113,12 +113,13 @@ def _contributions(
     turns: Sequence[Turn], *, place: Place, newest: Mapping[str, int]
 ) -> Generator[Any, Any, dict[tuple[Scope, Grain, str], Shares]]:
     """What the store holds of the windows behind the turns, before the block, split by who contributes."""
-    wanted: dict[tuple[Scope, Grain, str], list[Turn]] = {}
+    wanted: dict[tuple[Scope, Grain], list[Turn]] = {}
     for turn in turns:
-        wanted.setdefault((turn.judged.scope, turn.grain, _split_amount(turn.judged)), []).append(turn)
+        wanted.setdefault((turn.judged.scope, turn.grain), []).append(turn)
     known: dict[tuple[Scope, Grain, str], Shares] = {}
-    for (scope, grain, amount), own in wanted.items():
-        shares = known.setdefault((scope, grain, amount), {})
+    for (scope, grain), own in wanted.items():
+        amounts = tuple(dict.fromkeys(_split_amount(turn.judged) for turn in own))
+        shares: list[Shares] = [known.setdefault((scope, grain, amount), {}) for amount in amounts]
         # A window that begins after everything its org had before holds only new facts.
         windows = {(turn.org, start) for turn in own for start in turn.seen if start <= newest.get(turn.org, NEVER)}
         ids = sorted({turn.scope_id for turn in own})
@@ -127,15 +128,17 @@ def _contributions(
         frame = pl.DataFrame(sorted(windows), schema={"org": pl.String, "start": pl.Int64}, orient="row")
         for first in range(0, len(ids), IDS_PER_QUESTION):
             some = tuple(ids[first : first + IDS_PER_QUESTION])
+            # A question costs the store the same for one sum as for several: all rules of these windows share it.
             answer: pl.DataFrame = yield AskSums(
-                place.partition, place.before, scope, grain, frame, sums=(amount,), ids=some, by=CONTRIBUTORS[scope]
+                place.partition, place.before, scope, grain, frame, sums=amounts, ids=some, by=CONTRIBUTORS[scope]
             )
-            _take(answer, shares, amount)
+            for amount, own_shares in zip(amounts, shares, strict=True):
+                _take(answer, own_shares, amount, among=amounts)
     return known
 
 
-def _take(answer: pl.DataFrame, shares: Shares, amount: str) -> None:
-    amounts = answer_column(answer, amount, (amount,))
+def _take(answer: pl.DataFrame, shares: Shares, amount: str, *, among: Sequence[str]) -> None:
+    amounts = answer_column(answer, amount, among)
     unpriced = answer.get_column("unpriced").to_list()
     for row, (org, scope_id, start, lane) in enumerate(answer.select("org", "id", "start", "lane").iter_rows()):
         lanes, events = shares.get((org, scope_id, start), ({}, 0))
