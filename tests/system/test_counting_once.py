@@ -17,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from confluent_kafka import Producer
 
+from agents.chunks import FETCH_WAIT_MS
 from tests.processes import store_process
 from tests.system.installation import Installation, Worker
 from tests.system.views import rows
@@ -251,6 +252,8 @@ def test_records_that_are_deleted_under_a_worker_that_is_behind_end_it(installed
         produce(installed, event("a", when=recently()))
         drain(installed)
         worker.signal(signal.SIGSTOP)
+        # The broker still owes an answer to the fetch that is under way, and would put into it what comes in meanwhile.
+        time.sleep(10 * FETCH_WAIT_MS / 1000)
         for name in ("on its way at most", "lost", "kept"):
             produce(installed, event(name, when=recently()))
         delete_records(installed, before=3)
